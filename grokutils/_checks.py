@@ -1,0 +1,59 @@
+"""Argument checks. Each raises ``ValueError`` naming the argument, the value and what is allowed."""
+
+from __future__ import annotations
+
+import math
+import numbers
+
+import torch
+
+
+def integer(name: str, value, low: int, high: int | None = None) -> int:
+    """Return ``value`` as an int in [low, high]."""
+    allowed = f"an integer of at least {low}" if high is None else f"an integer from {low} to {high}"
+    if isinstance(value, bool) or not isinstance(value, numbers.Integral):
+        raise ValueError(f"{name} = {value!r}: must be {allowed}")
+    if value < low or (high is not None and value > high):
+        raise ValueError(f"{name} = {value!r}: must be {allowed}")
+    return int(value)
+
+
+def real(
+    name: str, value, low=-math.inf, high=math.inf, *, open_low: bool = False, open_high: bool = False
+) -> float:
+    """Return ``value`` as a finite float between ``low`` and ``high`` (ends excluded where open)."""
+    left, right = "(" if open_low or low == -math.inf else "[", ")" if open_high or high == math.inf else "]"
+    allowed = f"a finite number in {left}{low:g}, {high:g}{right}"
+    if isinstance(value, bool) or not isinstance(value, numbers.Real) or not math.isfinite(value):
+        raise ValueError(f"{name} = {value!r}: must be {allowed}")
+    below = value <= low if open_low else value < low
+    above = value >= high if open_high else value > high
+    if below or above:
+        raise ValueError(f"{name} = {value!r}: must be {allowed}")
+    return float(value)
+
+
+def one_of(name: str, value, allowed) -> None:
+    """Refuse a ``value`` that is not among ``allowed``."""
+    if value not in allowed:
+        raise ValueError(f"{name} = {value!r}: must be one of {', '.join(map(repr, allowed))}")
+
+
+def tensor(name: str, value, ndim: int | None = None) -> torch.Tensor:
+    """Return ``value`` if it is a finite floating-point tensor (of ``ndim`` dimensions, where given)."""
+    if not isinstance(value, torch.Tensor):
+        raise ValueError(f"{name} is a {type(value).__name__}: must be a torch.Tensor")
+    if value.dtype not in (torch.float32, torch.float64):
+        raise ValueError(f"{name} has dtype {value.dtype}: must be torch.float64 (or torch.float32)")
+    if ndim is not None and value.ndim != ndim:
+        raise ValueError(f"{name} has shape {tuple(value.shape)}: must have {ndim} dimensions")
+    if not torch.isfinite(value).all():
+        raise ValueError(f"{name} holds NaN or infinite values: every entry must be finite")
+    return value
+
+
+def same(what: str, **values) -> None:
+    """Refuse named ``values`` that are not all equal (dtypes, devices, lengths)."""
+    if len(set(values.values())) > 1:
+        listed = ", ".join(f"{name} has {value}" for name, value in values.items())
+        raise ValueError(f"{what} must agree: {listed}")

@@ -1,0 +1,127 @@
+"""Closed forms of a two-layer network whose readout is always optimal (STUDY.md section 3).
+
+Shapes: ``X`` (n, d_in), ``Y`` (n, d_out), embeddings ``E`` (..., d_in, width) with any leading batch dimensions,
+H = σ(XE) (..., n, width), readout W (..., width, d_out). ``weight_decay`` is the study's λ, of
+L_λ = ‖HW − Y‖² + λ(‖E‖² + ‖W‖²); 0 stands for the limit λ → 0, which needs more hidden units than samples.
+Every form solves with K = HHᵀ + λI by one Cholesky factorization: no inverse, no YYᵀ.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from .. import _checks
+from ..activations import Activation, activation
+
+
+class SingularGram(ArithmeticError):
+    """HHᵀ + λI is not positive definite in floating point: the readout is not determined."""
+
+
+def readout(E: Tensor, X: Tensor, Y: Tensor, activation="relu", weight_decay: float = 0.0) -> Tensor:
+    """The optimal second layer φ(E), (..., width, d_out).
+
+    Eq. 15, (HᵀH + λI)⁻¹HᵀY, computed as Hᵀ(HHᵀ + λI)⁻¹Y, which is the same for λ > 0 and becomes the
+    minimum-norm interpolant H⁺Y (eq. 18) at λ = 0.
+
+    Raises
+    ------
+    ValueError
+        Arguments that do not fit, or λ = 0 with no more hidden units than samples.
+    SingularGram
+        HHᵀ + λI without a Cholesky factor.
+    """
+    sigma, weight_decay = _check(E, X, Y, activation, weight_decay)
+    H = sigma.value(X @ E)
+    return H.mT @ torch.cholesky_solve(Y, factor(H @ H.mT, weight_decay))
+
+
+def cost(E: Tensor, X: Tensor, Y: Tensor, activation="relu", weight_decay: float = 0.0) -> Tensor:
+    """R(E)/λ = ‖E‖² + Tr(Yᵀ(HHᵀ + λI)⁻¹Y), shape (...): eq. 19 at λ = 0, and eq. 16 exactly at every λ > 0.
+
+    Differentiable. Raises as :func:`readout` does.
+    """
+    sigma, weight_decay = _check(E, X, Y, activation, weight_decay)
+    H = sigma.value(X @ E)
+    AY = torch.cholesky_solve(Y, factor(H @ H.mT, weight_decay))  # (..., n, d_out)
+    return E.square().sum((-2, -1)) + (Y * AY).sum((-2, -1))
+
+
+def velocity(E: Tensor, X: Tensor, Y: Tensor, activation="relu", weight_decay: float = 0.0) -> Tensor:
+    """dE/dτ of the isolated dynamics, (..., d_in, width): eq. 20 at λ = 0, and exact at every λ > 0.
+
+    Xᵀ[(A Y Yᵀ A H) ⊙ σ′(XE)] − E with A = (HHᵀ + λI)⁻¹, which is −½ of the gradient of :func:`cost`.
+    Not differentiable. Raises as :func:`readout` does.
+    """
+    sigma, weight_decay = _check(E, X, Y, activation, weight_decay)
+    with torch.no_grad():
+        return Motion(E, X, Y, sigma, weight_decay).velocity
+
+
+class Motion:
+    """What one evaluation of eq. 20 computes, kept for those who record it (unchecked arguments)."""
+
+    def __init__(self, E: Tensor, X: Tensor, Y: Tensor, sigma: Activation, weight_decay: float):
+        self.Z = X @ E  # (..., n, width)
+        self.H = sigma.value(self.Z)  # (..., n, width)
+        self.gram = gram(self.H)  # (..., n, n)
+        self.factor = factor(self.gram, weight_decay)  # (..., n, n)
+        self.AY = torch.cholesky_solve(Y, self.factor)  # (..., n, d_out)
+        pull = self.AY @ (self.AY.mT @ self.H)  # (..., n, width), thin products only
+        self.velocity = X.mT @ pull.mul_(sigma.slope(self.Z)) - E
+
+    @property
+    def readout(self) -> Tensor:
+        return self.H.mT @ self.AY
+
+
+def gram(H: Tensor) -> Tensor:
+    """HHᵀ for (..., n, width), outside automatic differentiation.
+
+    On the CPU NumPy sees that both factors are one matrix and calls BLAS syrk: half the work of a general product.
+    """
+    if H.device.type != "cpu":
+        return H @ H.mT
+    array = H.numpy()
+    return torch.from_numpy(array @ array.swapaxes(-1, -2))
+
+
+def factor(K: Tensor, weight_decay: float) -> Tensor:
+    """Lower Cholesky factor of K + λI; raises :class:`SingularGram` where there is none."""
+    if weight_decay:
+        K = K + weight_decay * torch.eye(K.shape[-1], dtype=K.dtype, device=K.device)
+    L, failed = torch.linalg.cholesky_ex(K)
+    if failed.any():
+        raise SingularGram(
+            "HHᵀ is numerically singular: some training samples have hidden features that depend linearly on the "
+            "others'. More hidden units, another seed or a weight_decay > 0 makes the readout well defined"
+        )
+    return L
+
+
+def _check(E, X, Y, spec, weight_decay) -> tuple[Activation, float]:
+    for name, value in (("X", X), ("Y", Y)):
+        _checks.tensor(name, value, ndim=2)
+    if _checks.tensor("E", E).ndim < 2:
+        raise ValueError(f"E has shape {tuple(E.shape)}: must be (..., d_in, width)")
+    _checks.same("dtypes", E=E.dtype, X=X.dtype, Y=Y.dtype)
+    if X.shape[1] != E.shape[-2]:
+        raise ValueError(
+            f"E has shape {tuple(E.shape)}: must be (..., {X.shape[1]}, width) to follow X of {tuple(X.shape)}"
+        )
+    if len(X) != len(Y):
+        raise ValueError(f"Y has {len(Y)} rows: must have one for each of the {len(X)} rows of X")
+    weight_decay = _checks.real("weight_decay", weight_decay, 0)
+    if weight_decay == 0:
+        check_width(E.shape[-1], len(X))
+    return activation(spec), weight_decay
+
+
+def check_width(width: int, n_train: int) -> None:
+    """Refuse a hidden layer too narrow for an interpolating readout (the study asks d_h > n)."""
+    if width <= n_train:
+        raise ValueError(
+            f"width = {width}: must be greater than the number of training samples, {n_train}, "
+            "for a readout of zero training loss (or give weight_decay > 0)"
+        )
