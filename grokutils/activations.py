@@ -77,7 +77,9 @@ def _from_callable(function: Callable[[Tensor], Tensor]) -> Activation:
         and torch.allclose(result[1], function(probe[1]), equal_nan=True)
     )
     if not elementwise:
-        raise ValueError(f"activation = {function!r}: a callable must map a tensor elementwise to one like it")
+        raise ValueError(
+            f"activation = {function!r}: a callable must map a tensor elementwise to one like it"
+        )
 
     def slope(Z: Tensor) -> Tensor:
         return torch.func.jvp(function, (Z,), (torch.ones_like(Z),))[1]

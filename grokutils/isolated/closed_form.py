@@ -15,7 +15,7 @@ from .. import _checks
 from ..activations import Activation, activation
 
 
-class SingularGram(ArithmeticError):
+class SingularGramError(ArithmeticError):
     """HHᵀ + λI is not positive definite in floating point: the readout is not determined."""
 
 
@@ -29,7 +29,7 @@ def readout(E: Tensor, X: Tensor, Y: Tensor, activation="relu", weight_decay: fl
     ------
     ValueError
         Arguments that do not fit, or λ = 0 with no more hidden units than samples.
-    SingularGram
+    SingularGramError
         HHᵀ + λI without a Cholesky factor.
     """
     sigma, weight_decay = _check(E, X, Y, activation, weight_decay)
@@ -88,12 +88,12 @@ def gram(H: Tensor) -> Tensor:
 
 
 def factor(K: Tensor, weight_decay: float) -> Tensor:
-    """Lower Cholesky factor of K + λI; raises :class:`SingularGram` where there is none."""
+    """Lower Cholesky factor of K + λI; raises :class:`SingularGramError` where there is none."""
     if weight_decay:
         K = K + weight_decay * torch.eye(K.shape[-1], dtype=K.dtype, device=K.device)
     L, failed = torch.linalg.cholesky_ex(K)
     if failed.any():
-        raise SingularGram(
+        raise SingularGramError(
             "HHᵀ is numerically singular: some training samples have hidden features that depend linearly on the "
             "others'. More hidden units, another seed or a weight_decay > 0 makes the readout well defined"
         )
