@@ -1,0 +1,176 @@
+"""Parameters of a chapter: declared once, in the comments of its parameters cell, and checked against them.
+
+A line of that cell reads ``name: type = default  # RANGE. Meaning.`` with a type among int, float, str, bool
+and list, and a RANGE among
+
+- ``[3, 199]``, ``(0, 1)``, ``[0, inf)``: an interval, its ends in or out, optionally followed by ``odd``,
+  ``even`` or ``prime``;
+- ``one of a | b | c``: words;
+- ``each RANGE``: for the entries of a list, which must not be empty.
+
+``papermill --help-notebook`` shows the same lines.
+"""
+
+from __future__ import annotations
+
+import ast
+import difflib
+import io
+import math
+import re
+import tokenize
+from dataclasses import dataclass
+
+TYPES = {"int": int, "float": float, "str": str, "bool": bool, "list": list}
+INTERVAL = re.compile(r"([\[(])\s*(\S+)\s*,\s*(\S+?)\s*([\])])\s*(odd|even|prime)?")
+INJECTED = "# Parameters"  # papermill's first line above the values that it was given
+
+
+@dataclass(frozen=True)
+class Parameter:
+    """One declared parameter."""
+
+    name: str
+    type: str
+    default: object
+    allowed: str  # the RANGE, as written
+    meaning: str
+
+    def checked(self, value):
+        """Return ``value`` as the declared type.
+
+        Raises
+        ------
+        ValueError
+            A wrong type or a value outside the range; the text names the parameter, the value and what is allowed.
+        """
+        entries = value if self.type == "list" else [value]
+        if not isinstance(entries, list | tuple) or not entries:
+            raise self._error(value)
+        rule = self.allowed.removeprefix("each ")
+        if not all(self._fits(entry, rule) for entry in entries):
+            raise self._error(value)
+        return float(value) if self.type == "float" else value
+
+    def _fits(self, entry, rule: str) -> bool:
+        if self.type == "bool":
+            return isinstance(entry, bool)
+        if rule.startswith("one of "):
+            return entry in [word.strip() for word in rule.removeprefix("one of ").split("|")]
+        if self.type == "str":
+            return isinstance(entry, str)
+        whole = self.type == "int" or (self.type == "list" and all(isinstance(x, int) for x in self.default))
+        number = isinstance(entry, int) or (isinstance(entry, float) and not whole and math.isfinite(entry))
+        return number and not isinstance(entry, bool) and (not rule or _inside(entry, rule))
+
+    def _error(self, value) -> ValueError:
+        entries = "entries, each " if self.type == "list" and self.allowed else ""
+        rule = self.allowed.removeprefix("each ")
+        allowed = f" {entries}in {rule}" if rule[:1] in ("[", "(") else f" {entries}{rule}".rstrip()
+        return ValueError(f"{self.name} = {value!r}: must be {self.type}{allowed}. {self.meaning}")
+
+
+def _inside(number: float, rule: str) -> bool:
+    left, low, high, right, kind = INTERVAL.fullmatch(rule).groups()
+    above = number > float(low) if left == "(" else number >= float(low)
+    below = number < float(high) if right == ")" else number <= float(high)
+    return above and below and (kind is None or _KINDS[kind](number))
+
+
+_KINDS = {
+    "odd": lambda n: n % 2 == 1,
+    "even": lambda n: n % 2 == 0,
+    "prime": lambda n: n > 1 and all(n % k for k in range(2, math.isqrt(n) + 1)),
+}
+
+
+def declared(source: str) -> dict[str, Parameter]:
+    """The parameters that a cell declares, by name; empty if it is not a parameters cell.
+
+    Raises
+    ------
+    ValueError
+        A line that declares a parameter in a way that is not understood, or a default outside its own range.
+    """
+    try:
+        statements = ast.parse(source).body
+    except SyntaxError:
+        return {}
+    if not statements or not all(isinstance(s, ast.AnnAssign) for s in statements):
+        return {}
+    comments = {
+        token.start[0]: token.string.lstrip("# ")
+        for token in tokenize.generate_tokens(io.StringIO(source).readline)
+        if token.type == tokenize.COMMENT
+    }
+    found = {}
+    for statement in statements:
+        name, kind = ast.unparse(statement.target), ast.unparse(statement.annotation)
+        comment = comments.get(statement.end_lineno, "")
+        if kind not in TYPES or not comment:
+            raise ValueError(f"parameter {name}: must be 'name: type = default  # RANGE. Meaning.'")
+        allowed, meaning = _split(name, comment)
+        parameter = Parameter(name, kind, ast.literal_eval(statement.value), allowed, meaning)
+        parameter.checked(parameter.default)
+        found[name] = parameter
+    return found
+
+
+def _split(name: str, comment: str) -> tuple[str, str]:
+    """A comment's RANGE and its meaning."""
+    each = "each " if comment.startswith("each ") else ""
+    rest = comment.removeprefix(each)
+    if rest.startswith("one of "):
+        allowed, _, meaning = rest.partition(". ")
+        return each + allowed, meaning
+    if rest[:1] in "[(":
+        interval = INTERVAL.match(rest)
+        if interval is None:
+            raise ValueError(f"parameter {name}: the range in '{comment}' is not understood")
+        return each + interval.group().strip(), rest[interval.end() :].lstrip(". ")
+    return "", comment
+
+
+def check() -> None:
+    """Check the running notebook's parameters against their declarations; call it right after them.
+
+    Reads the last parameters cell from the input history, so that the declaration is the one the reader sees.
+
+    Raises
+    ------
+    ValueError
+        A value of the wrong type or out of range, or an injected name that the chapter does not declare.
+    RuntimeError
+        No parameters cell was run in this session.
+    """
+    from IPython import get_ipython
+
+    shell = get_ipython()
+    history = shell.user_ns["In"] if shell else []
+    for source in reversed(history):
+        if parameters := declared(source):
+            break
+    else:
+        raise RuntimeError("no parameters cell was run yet: run it before parameters.check()")
+    _refuse_unknown(history, parameters)
+    for name, parameter in parameters.items():
+        shell.user_ns[name] = parameter.checked(shell.user_ns[name])
+
+
+def _refuse_unknown(history: list[str], parameters: dict[str, Parameter]) -> None:
+    for source in history:
+        if not source.startswith(INJECTED):
+            continue
+        for statement in ast.parse(source).body:
+            for target in getattr(statement, "targets", []):
+                unknown(ast.unparse(target), parameters)
+
+
+def unknown(name: str, parameters: dict[str, Parameter]) -> None:
+    """Refuse a ``name`` that is not declared, suggesting the nearest that is."""
+    if name in parameters:
+        return
+    near = difflib.get_close_matches(name, parameters, n=1, cutoff=0)
+    raise ValueError(
+        f"{name} is no parameter of this chapter (did you mean {near[0]}?): {', '.join(parameters)}"
+    )
