@@ -52,15 +52,16 @@ class Loss:
         flat, pull = into_E.view(-1, E.shape[-1]).zero_(), pull.flatten(0, 1)
         flat.index_add_(0, self.rows.left, pull).index_add_(0, self.rows.right, pull)
 
-    def measure(self, E: Tensor, V: Tensor) -> tuple[Tensor, Tensor]:
-        """Loss and share of samples whose largest output is the right one, each (R,)."""
+    def measure(self, E: Tensor, V: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Loss, share of samples whose largest output is the right one, and whether all outputs are 0; each (R,)."""
         outputs = torch.bmm(V, self.sigma.value(self._hidden_inputs(E)).mT)  # (R, d_out, n)
         if self.squared:
             each = (outputs - self.targets).square().sum(1)  # (R, n)
         else:
             each = -(self.targets * torch.log_softmax(outputs, dim=1)).sum(1)
         right = outputs.argmax(1) == self.targets.argmax(1)
-        return (self.shares * each).sum(1), (self.rows.counts * right).sum(1) / self.rows.total
+        accuracy = (self.rows.counts * right).sum(1) / self.rows.total
+        return (self.shares * each).sum(1), accuracy, (outputs == 0).flatten(1).all(1)
 
     def _hidden_inputs(self, E: Tensor) -> Tensor:
         if self.rows.left is None:

@@ -10,9 +10,8 @@ import numpy as np
 import torch
 import xarray as xr
 from torch import Tensor
-from tqdm import tqdm
 
-from .. import records
+from .. import _progress, records
 from ..networks import Network
 from ..tasks import Task
 from . import settings as settings_
@@ -26,7 +25,7 @@ LOOK = 500  # steps between looks for a run that diverged
 
 
 class DivergedError(ArithmeticError):
-    """A run's parameters stopped being finite; ``records`` holds all runs up to the last record before."""
+    """A step was too large for a run; ``records`` holds all runs up to the last good record."""
 
     def __init__(self, message: str, records: xr.Dataset):
         super().__init__(message)
@@ -97,7 +96,8 @@ def train(
     if path is not None and path.exists():
         runs.resume(path)
     schedule = settings.schedule
-    with tqdm(total=steps, initial=runs.step, desc="training", unit="step", disable=None) as bar:
+    with _progress.bar(steps, "training") as bar:
+        bar.update(runs.step)
         while runs.recorded < len(schedule):
             target = int(schedule[runs.recorded])
             while runs.step < target:
@@ -133,6 +133,7 @@ class _Runs:
         self.train = [self._loss(train.runs(part)) for part in self.parts]
         self.test = [self._loss(test.runs(part)) for part in self.parts]
         self.step = self.recorded = 0
+        self.order = None  # of each run's samples in this epoch, (R, n)
         self.values = {}
         measured = ["train_loss", "test_loss", "norm"]
         if net.d_out > 1:
@@ -171,7 +172,7 @@ class _Runs:
     def _minibatch(self) -> list[Loss]:
         size, n = self.settings.batch_size, self.settings.tasks[0].n_train
         epoch, batch = divmod(self.step, -(-n // size))
-        if batch == 0 or not hasattr(self, "order"):
+        if batch == 0 or self.order is None:
             self.order = torch.stack([shuffled(seed, epoch, n) for seed in self.settings.seed])
         index = self.order[:, batch * size : (batch + 1) * size]
         return [
@@ -181,12 +182,12 @@ class _Runs:
     def record(self) -> None:
         """Measure all runs now."""
         column = (slice(None), self.recorded)
-        for kind, losses in (("train", self.train), ("test", self.test)):
+        for kind, losses in (("test", self.test), ("train", self.train)):
             measured = [
                 loss.measure(self.E[part], self.V[part])
                 for part, loss in zip(self.parts, losses, strict=True)
             ]
-            values, accuracies = (torch.cat(each).numpy() for each in zip(*measured, strict=True))
+            values, accuracies, silent = (torch.cat(each).numpy() for each in zip(*measured, strict=True))
             self.values[f"{kind}_loss"][column] = values
             if f"{kind}_accuracy" in self.values:
                 self.values[f"{kind}_accuracy"][column] = accuracies
@@ -195,22 +196,26 @@ class _Runs:
         if "theta" in self.values:
             self.values["theta"][column] = theta.numpy()
         self.recorded += 1
+        norm = self.values["norm"]
+        # a huge step can leave a finite network that decay alone moves: no hidden unit is active any more
+        self._stop(silent & (norm[column] > norm[:, 0]), "fell silent on all samples")
 
     def stop_if_diverged(self) -> None:
         """Raise if a run's parameters are not finite."""
-        if torch.isfinite(self.theta).all():
+        if not torch.isfinite(self.theta).all():
+            finite = torch.isfinite(self.E.flatten(1)).all(1) & torch.isfinite(self.V.flatten(1)).all(1)
+            self._stop(~finite.numpy(), "left the finite numbers")
+
+    def _stop(self, bad: np.ndarray, what: str) -> None:
+        if not bad.any():
             return
-        finite = torch.isfinite(self.E.flatten(1)).all(1) & torch.isfinite(self.V.flatten(1)).all(1)
-        bad = [
-            "run {} ({})".format(
-                r, ", ".join(f"{name} = {getattr(self.settings, name)[r]:g}" for name in PER_RUN)
-            )
-            for r in torch.nonzero(~finite).flatten().tolist()
+        named = [
+            f"run {r} ({', '.join(f'{name} = {getattr(self.settings, name)[r]:g}' for name in PER_RUN)})"
+            for r in np.flatnonzero(bad)
         ]
-        last = self.settings.schedule[self.recorded - 1]
         raise DivergedError(
-            f"{'; '.join(bad)} diverged before step {self.step}: a smaller lr (or lr · weight_decay) is needed. "
-            f"The records up to step {last} are in this error's .records.",
+            f"{'; '.join(named)} {what} before step {self.step + 1}: a smaller lr is needed. "
+            f"The records up to step {self.settings.schedule[self.recorded - 1]} are in this error's .records.",
             self.dataset(),
         )
 
