@@ -191,6 +191,7 @@ class _Runs:
             self.values[f"{kind}_loss"][column] = values
             if f"{kind}_accuracy" in self.values:
                 self.values[f"{kind}_accuracy"][column] = accuracies
+        self._stop(~np.isfinite(values), "left the finite numbers")
         theta = torch.cat([self.E.flatten(1), self.V.mT.flatten(1)], dim=1)  # (R, d)
         self.values["norm"][column] = theta.norm(dim=1).numpy()
         if "theta" in self.values:
