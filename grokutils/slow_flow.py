@@ -1,0 +1,322 @@
+"""Training with small weight decay on its slow time scale τ = 2λt (STUDY.md, consequence of theorem 4.14).
+
+Three flows of a network ``f(theta, X) -> (n, m)`` with flat parameters θ (d,) and targets ``Y`` (n, m), all dense:
+
+- :func:`simulate`, the limit λ → 0: dθ/dτ = −P_T(θ)θ on Z = {F(θ) = Y};
+- :func:`gradient_flow`, training itself at a finite λ: dθ/dτ = −∇L_λ(θ)/2λ = −Jᵀr/λ − θ, r = F(θ) − Y;
+- :func:`landing`, the fast phase: where dθ/dt = −∇L(θ), without decay, comes to rest on Z.
+
+Records are ``xarray.Dataset`` with dims (step, parameter), or (run, step, parameter) where ``theta0`` is (run, d).
+"""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable
+
+import numpy as np
+import scipy.integrate
+import torch
+import xarray as xr
+from torch import Tensor
+
+from . import _checks, records, zero_loss
+from .zero_loss import Network
+
+ONE_STEP = {"DOP853": scipy.integrate.DOP853, "RK45": scipy.integrate.RK45}
+STIFF = ("LSODA", "BDF", "Radau")
+SINGULAR = 1e-8  # σ_min/σ_max at which the slow flow stops: P_T is about to jump
+STALLED = (
+    100  # steps in a row that together advance τ by less than a millionth of its range: a kink, or the end
+)
+PATIENCE = 1e6  # time t after which :func:`landing` gives up
+
+
+class StoppedError(ArithmeticError):
+    """A flow that could not go on. What it had reached is in ``records``, an ``xarray.Dataset``."""
+
+    def __init__(self, message: str, reached: xr.Dataset):
+        super().__init__(message)
+        self.records = reached
+
+
+def simulate(
+    f: Network,
+    theta0: Tensor,
+    X: Tensor,
+    Y: Tensor,
+    tau_end: float,
+    points: int = 101,
+    rtol: float = 1e-10,
+    tolerance: float = 1e-8,
+    method: str = "DOP853",
+) -> xr.Dataset:
+    """Integrate dθ/dτ = −P_T(θ)θ from ``theta0`` on Z, with error control and a return to Z after every step.
+
+    A step that ends farther than ``tolerance`` from Z is taken again at half its length; from a shorter distance one
+    Gauss–Newton step, θ − J⁺r, leads back to Z.
+
+    Parameters
+    ----------
+    theta0 : (d,) or (run, d), float64, each within ``tolerance`` of Z.
+    tau_end, points : records at ``points`` evenly spaced τ from 0 to ``tau_end``.
+    rtol : relative tolerance of the integrator per step; its absolute tolerance is rtol/100.
+    tolerance : greatest distance from Z, ‖J⁺r‖.
+    method : "DOP853" or "RK45", SciPy's integrators.
+
+    Returns
+    -------
+    xarray.Dataset : ``theta`` (…, step, parameter); ``norm2`` = ‖θ‖², ``residual`` = ‖F(θ) − Y‖, ``sigma_min`` of J,
+        and ``drift``, the greatest distance from Z before a return since the record before, each (…, step); τ as
+        coordinate ``tau``.
+
+    Raises
+    ------
+    ValueError
+        Arguments that do not fit, d < nm, or a start off Z.
+    StoppedError
+        J loses full rank on the way (theorem 4.10 makes that exceptional), or τ no longer advances (kinks).
+    """
+    _checks.one_of("method", method, tuple(ONE_STEP))
+    rtol = _checks.real("rtol", rtol, 1e-13, 1e-2)
+    tolerance = _checks.real("tolerance", tolerance, 0, 1, open_low=True)
+    taus = _times(tau_end, points)
+    settings = {"flow": "slow", "method": method, "rtol": rtol, "tolerance": tolerance}
+
+    def run(start: Tensor) -> xr.Dataset:
+        return _Slow(f, X, Y.reshape(-1), rtol, tolerance, ONE_STEP[method], settings).run(start, taus)
+
+    return _each_run(run, theta0, f, X, Y)
+
+
+def gradient_flow(
+    f: Network,
+    theta0: Tensor,
+    X: Tensor,
+    Y: Tensor,
+    weight_decay: float,
+    tau_end: float,
+    points: int = 101,
+    rtol: float = 1e-9,
+    method: str = "LSODA",
+) -> xr.Dataset:
+    """Integrate training at λ = ``weight_decay``, dθ/dt = −∇L_λ(θ), on the slow time scale τ = 2λt.
+
+    In τ the loss pulls 1/λ times as fast as the decay: a stiff equation, solved implicitly with the exact Jacobian
+    −∇²L_λ/2λ. Any start will do. ``theta0``, ``points`` and the record are as in :func:`simulate`, with ``loss`` =
+    L(θ) and no ``drift``; the absolute tolerance is rtol/100. ``method`` is "LSODA", "BDF" or "Radau".
+
+    Raises
+    ------
+    ValueError
+        Arguments that do not fit.
+    StoppedError
+        The solver found no way on.
+    """
+    lam = _checks.real("weight_decay", weight_decay, 0, open_low=True)
+    _checks.one_of("method", method, STIFF)
+    rtol = _checks.real("rtol", rtol, 1e-13, 1e-2)
+    taus = _times(tau_end, points)
+    settings = {"flow": "gradient", "weight_decay": lam, "method": method, "rtol": rtol}
+    loss = _loss(f, X, Y)
+    velocity = _numpy(lambda t: -torch.func.grad(loss)(t) / (2 * lam) - t)
+    slope = _numpy(lambda t: -torch.func.hessian(loss)(t) / (2 * lam) - torch.eye(len(t), dtype=t.dtype))
+
+    def run(start: Tensor) -> xr.Dataset:
+        solution = _solve(velocity, taus[-1], start, method, rtol, jac=slope, t_eval=taus)
+        rows = [_row(f, X, Y.reshape(-1), torch.tensor(theta)) for theta in solution.y.T]
+        reached = _dataset(rows, solution.t, settings)
+        reached = reached.assign(loss=reached.residual**2)
+        if not solution.success:
+            raise StoppedError(f"stopped before tau = {taus[-1]:g}: {solution.message}", reached)
+        return reached
+
+    return _each_run(run, theta0, f, X, Y)
+
+
+def landing(f: Network, theta0: Tensor, X: Tensor, Y: Tensor, rtol: float = 1e-10) -> Tensor:
+    """Φ(θ₀), (d,): the point of Z at which the flow dθ/dt = −∇L(θ) without weight decay comes to rest.
+
+    Raises
+    ------
+    ValueError
+        Arguments that do not fit.
+    StoppedError
+        The flow does not reach Z: it rests elsewhere, or is still under way after the time PATIENCE.
+    """
+    rtol = _checks.real("rtol", rtol, 1e-13, 1e-2)
+    y = _check_start(f, theta0, X, Y)
+    loss = _loss(f, X, Y)
+    velocity = _numpy(lambda t: -torch.func.grad(loss)(t))
+    slope = _numpy(lambda t: -torch.func.hessian(loss)(t))
+    close = 1e-7 * float(y.norm().clamp(min=1))  # what remains, one step of :func:`_back` does to rounding
+
+    def near(_, theta):
+        return float((zero_loss.outputs(f, torch.tensor(theta), X) - y).norm()) - close
+
+    near.terminal = True
+    if near(0, theta0.numpy()) <= 0:
+        return _back(f, theta0, X, y)[0]
+    solution = _solve(velocity, PATIENCE, theta0, "LSODA", rtol, jac=slope, events=near)
+    theta = torch.tensor(solution.y[:, -1])
+    if solution.status != 1:
+        row = _row(f, X, y, theta)
+        raise StoppedError(
+            f"no point of Z reached from theta0: residual {row[1]:.3g} at t = {solution.t[-1]:g}; start elsewhere",
+            _dataset([row], [0.0], {"flow": "fast"}),
+        )
+    return _back(f, theta, X, y)[0]
+
+
+class _Slow:
+    """One run of :func:`simulate`: the pieces that belong together while it lasts."""
+
+    def __init__(self, f, X, y, rtol, tolerance, solver, settings):
+        self.f, self.X, self.y, self.rtol, self.tolerance = f, X, y, rtol, tolerance
+        self.solver, self.settings = solver, settings
+        self.velocity = _numpy(lambda t: -zero_loss.project_tangent(zero_loss.jacobian(f, t, X), t))
+
+    def run(self, theta: Tensor, taus: np.ndarray) -> xr.Dataset:
+        self.rows, self.taus, self.length = [], taus, None
+        self.mark, self.attempts = -np.inf, 0  # where τ last made progress, and the steps since
+        tau, theta = 0.0, self._start(theta)
+        while len(self.rows) < len(taus):
+            self._advanced(tau)
+            tau, theta, between = self._step(tau, theta)
+            while len(self.rows) < len(taus) and taus[len(self.rows)] <= tau:
+                at = torch.tensor(between(taus[len(self.rows)]))
+                self._record(_back(self.f, at, self.X, self.y)[0])
+        return _dataset(self.rows, taus, self.settings)
+
+    def _start(self, theta: Tensor) -> Tensor:
+        back, distance, singular = _back(self.f, theta, self.X, self.y)
+        if not distance <= self.tolerance:
+            residual = _row(self.f, self.X, self.y, theta)[1]
+            raise ValueError(
+                f"theta0 is not on Z: residual {residual:.3g}, distance about {distance:.3g}, must be within tolerance "
+                f"= {self.tolerance:g}; zero_loss.project(f, theta0, X, Y) gives the nearest point of Z"
+            )
+        self.drift = distance
+        self._record(back)
+        if singular:
+            self._stop(self.taus[0], "J has not full rank at theta0")
+        return back
+
+    def _step(self, tau: float, theta: Tensor):
+        """The next accepted step, ending on Z: (τ, θ, the interpolant between)."""
+        end = self.taus[-1]
+        length = None if self.length is None else min(self.length, end - tau)
+        while True:
+            solver = self.solver(
+                self.velocity,
+                tau,
+                theta.numpy(),
+                end,
+                rtol=self.rtol,
+                atol=self.rtol / 100,
+                first_step=length,
+            )
+            solver.step()
+            if solver.status == "failed":
+                self._stop(tau, "the integrator found no step that is accurate enough")
+            back, distance, singular = _back(self.f, torch.tensor(solver.y), self.X, self.y)
+            if singular:
+                self._stop(tau, "J loses full rank: a singular point of Z (theorem 4.10)")
+            if distance <= self.tolerance:
+                self.drift = max(self.drift, distance)
+                self.length = solver.h_abs
+                return solver.t, back, solver.dense_output()
+            length = (solver.t - tau) / 2
+            self._advanced(tau)
+
+    def _advanced(self, tau: float) -> None:
+        """Stop a flow that spends step after step in one place, as it does where it would cross a kink and come back."""
+        if tau > self.mark + 1e-6 * self.taus[-1]:
+            self.mark, self.attempts = tau, 0
+        self.attempts += 1
+        if self.attempts > STALLED:
+            self._stop(
+                tau, f"{STALLED} steps without progress; Z may be singular, or f not smooth, near there"
+            )
+
+    def _record(self, theta: Tensor) -> None:
+        self.rows.append((*_row(self.f, self.X, self.y, theta), self.drift))
+        self.drift = 0.0
+
+    def _stop(self, tau: float, why: str) -> None:
+        reached = _dataset(self.rows, self.taus[: len(self.rows)], self.settings)
+        raise StoppedError(f"stopped after tau = {tau:.6g}: {why}. The record so far is in .records", reached)
+
+
+def _back(f, theta: Tensor, X, y: Tensor) -> tuple[Tensor, float, bool]:
+    """One Gauss–Newton step to Z, its length (the distance from Z), and whether J is singular there."""
+    J = zero_loss.jacobian(f, theta, X)
+    r = zero_loss.outputs(f, theta, X) - y
+    S = zero_loss.singular_values(J)
+    step = torch.linalg.lstsq(J, r[:, None], driver="gelsd").solution[
+        :, 0
+    ]  # J⁺r, also for a rank-deficient J
+    return theta - step, float(step.norm()), bool(S[-1] <= SINGULAR * S[0])
+
+
+def _row(f, X, y: Tensor, theta: Tensor) -> tuple[np.ndarray, float, float]:
+    """θ, ‖r‖ and σ_min(J)."""
+    sigma_min = zero_loss.singular_values(zero_loss.jacobian(f, theta, X))[-1]
+    residual = (zero_loss.outputs(f, theta, X) - y).norm()
+    return theta.numpy(), float(residual), float(sigma_min)
+
+
+def _dataset(rows: list, taus, settings: dict) -> xr.Dataset:
+    theta = np.array([row[0] for row in rows])  # (step, d)
+    columns = zip(("residual", "sigma_min", "drift"), np.array([row[1:] for row in rows]).T, strict=False)
+    return xr.Dataset(
+        {
+            "theta": (("step", "parameter"), theta),
+            "norm2": ("step", (theta**2).sum(1)),
+            **{name: ("step", column) for name, column in columns},
+        },
+        coords={"step": np.arange(len(theta)), "tau": ("step", np.asarray(taus)[: len(theta)])},
+        attrs={**settings, **records.provenance()},
+    )
+
+
+def _each_run(run: Callable[[Tensor], xr.Dataset], theta0: Tensor, f, X, Y) -> xr.Dataset:
+    if _checks.tensor("theta0", theta0).ndim == 1:
+        _check_start(f, theta0, X, Y)
+        return run(theta0.detach())
+    if theta0.ndim != 2 or not len(theta0):
+        raise ValueError(f"theta0 has shape {tuple(theta0.shape)}: must be (d,) or (run, d)")
+    _check_start(f, theta0[0], X, Y)
+    parts = [run(start) for start in theta0.detach()]
+    return xr.concat(parts, dim="run", coords="minimal", compat="override", join="override", data_vars="all")
+
+
+def _check_start(f, theta: Tensor, X, Y) -> Tensor:
+    y, d = zero_loss.outputs(f, theta, X), len(theta)
+    if _checks.tensor("Y", Y).shape != f(theta, X).shape:
+        raise ValueError(f"Y has shape {tuple(Y.shape)}: must be {tuple(f(theta, X).shape)}, as f's outputs")
+    if d < len(y):
+        raise ValueError(f"theta0 has {d} entries for {len(y)} outputs: must have d ≥ nm (assumption 4.1)")
+    return Y.reshape(-1)
+
+
+def _solve(velocity, end: float, start: Tensor, method: str, rtol: float, **options):
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # LSODA also warns where the result already says that it failed
+        return scipy.integrate.solve_ivp(
+            velocity, (0.0, end), start.numpy(), method, rtol=rtol, atol=rtol / 100, **options
+        )
+
+
+def _loss(f, X, Y) -> Callable[[Tensor], Tensor]:
+    return lambda theta: (f(theta, X) - Y).square().sum()
+
+
+def _numpy(velocity: Callable[[Tensor], Tensor]):
+    """A field for SciPy, which calls with τ and an array that it keeps."""
+    return lambda _, theta: velocity(torch.tensor(theta)).detach().numpy()
+
+
+def _times(tau_end: float, points: int) -> np.ndarray:
+    tau_end = _checks.real("tau_end", tau_end, 0, open_low=True)
+    return np.linspace(0.0, tau_end, _checks.integer("points", points, 2))
