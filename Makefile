@@ -1,0 +1,92 @@
+# Each target sets up what it needs. `make help` lists them.
+SHELL := /bin/bash
+.SHELLFLAGS := -eu -o pipefail -c
+.DEFAULT_GOAL := help
+.DELETE_ON_ERROR:
+
+PYTHON ?= $(firstword $(foreach v,python3 python3.13 python3.12 python3.11,$(shell $(v) -c 'import sys; sys.version_info >= (3, 11) and print("$(v)")' 2>/dev/null)))
+VENV := .venv
+BIN := $(VENV)/bin
+READY := $(VENV)/.ready
+SITE := _build/stored/_build/html
+# Two chapters at a time on two cores, so one thread each: a pool of threads in each would only wait for the other's.
+ONE_THREAD := OMP_NUM_THREADS=1 OPENBLAS_NUM_THREADS=1 MKL_NUM_THREADS=1 PYDEVD_DISABLE_FILE_VALIDATION=1
+BUILD := PYTHONWARNINGS=ignore $(BIN)/jupyter-book build . -W -n --keep-going --all -q
+
+.PHONY: help
+help: ## show this list
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 12
+
+$(READY): requirements.txt pyproject.toml
+	@test -n "$(PYTHON)" || { echo "Python 3.11 or newer is needed (the pinned numpy asks for it): make PYTHON=/path/to/python3"; exit 1; }
+	@echo "Setting up $(VENV) with $$($(PYTHON) --version)"
+	@$(PYTHON) -c 'import ensurepip, venv' 2>/dev/null || { \
+		echo "Python's venv module is missing; installing Debian's python3-venv"; \
+		$(call as_root,apt-get update -qq && apt-get install -y -qq python3-venv) || { echo "install it first: apt-get install python3-venv"; exit 1; }; }
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -r requirements.txt
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps -e .
+	touch $@
+
+as_root = if [ "$$(id -u)" = 0 ]; then $(1); elif command -v sudo >/dev/null && sudo -n true 2>/dev/null; then sudo -n sh -c '$(1)'; else false; fi
+
+.PHONY: book
+book: $(READY) ## execute every chapter, build the HTML, print where it is
+	$(ONE_THREAD) $(BIN)/python -m grokutils.book execute
+	$(BUILD)
+	@echo; echo "The book: file://$(CURDIR)/_build/html/index.html"
+
+.PHONY: site
+site: $(READY) ## build the HTML from the outputs that the repository holds, executing nothing
+	BOOK_EXECUTE=off $(BUILD) --path-output _build/stored
+	@echo "file://$(CURDIR)/$(SITE)/index.html"
+
+.PHONY: lab
+lab: $(READY) ## open the book in JupyterLab
+	$(BIN)/jupyter lab --ip=127.0.0.1 book
+
+.PHONY: notebooks
+notebooks: $(READY) ## execute again, in place, the chapters whose code changed
+	$(ONE_THREAD) $(BIN)/python -m grokutils.book refresh
+
+.PHONY: test
+test: lint test-unit test-nbval test-book ## everything: units, stored outputs, re-runs, alone as in Colab, the built site
+
+.PHONY: test-fast
+test-fast: $(READY) ## units only, without the slow ones
+	$(ONE_THREAD) $(BIN)/pytest tests/unit -n 2 -q -m "not slow"
+
+.PHONY: lint
+lint: $(READY)
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/python -m grokutils.book stamp --check
+
+.PHONY: test-unit
+test-unit: $(READY)
+	$(ONE_THREAD) $(BIN)/pytest tests/unit -n 2 -q
+
+.PHONY: test-nbval
+test-nbval: $(READY) ## execute the committed notebooks and compare every stored output
+	$(ONE_THREAD) $(BIN)/pytest --nbval --nbval-current-env --nbval-cell-timeout=1800 -n 2 --dist loadfile -q -p no:warnings book
+
+.PHONY: test-book
+test-book: $(READY) chromium site
+	$(ONE_THREAD) $(BIN)/pytest tests/notebooks tests/rerun tests/alone tests/site -n 2 --dist loadfile -q
+
+.PHONY: chromium
+chromium:
+	@command -v chromium >/dev/null || $(call as_root,apt-get update -qq && apt-get install -y -qq chromium) || \
+		echo "No Chromium, and no right to install it: the tests of the built site will be skipped (or fail, under CI)."
+
+.PHONY: bench
+bench: $(READY) ## speed, as ratios against named alternatives in the same run
+	$(BIN)/python -m benchmarks
+
+.PHONY: clean
+clean: ## remove what was built; clean-all also removes the environments
+	rm -rf _build .pytest_cache .ruff_cache .hypothesis
+
+.PHONY: clean-all
+clean-all: clean
+	rm -rf $(VENV) .venv-*

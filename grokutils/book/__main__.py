@@ -1,0 +1,46 @@
+"""Commands for those who make the book: ``python -m grokutils.book {execute,refresh,stamp}``."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+
+from . import address, chapters, execution
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Run one command; returns the exit code."""
+    parser = argparse.ArgumentParser(prog="python -m grokutils.book", description=__doc__)
+    commands = parser.add_subparsers(dest="command", required=True)
+    commands.add_parser("execute", help="execute the chapters that the build's cache lacks")
+    commands.add_parser("refresh", help="execute again, in place, the chapters whose code changed")
+    stamp = commands.add_parser("stamp", help="write the repository's address wherever it stands")
+    stamp.add_argument("address", nargs="?", help="OWNER/NAME or OWNER/NAME@BRANCH")
+    stamp.add_argument(
+        "--check", action="store_true", help="only tell where it disagrees with pyproject.toml"
+    )
+    given = parser.parse_args(arguments)
+    if given.command == "stamp":
+        return _stamp(stamp, given)
+    work = {"execute": execution.fill_cache, "refresh": execution.refresh}[given.command]
+    return 1 if work(chapters.notebooks()) else 0
+
+
+def _stamp(parser: argparse.ArgumentParser, given) -> int:
+    if given.check == (given.address is not None):
+        parser.error("give an address, or --check")
+    if given.check:
+        wrong = address.disagreements(chapters.notebooks())
+        print("\n".join(wrong) or f"every copy says {address.stored().repository}")
+        return 1 if wrong else 0
+    try:
+        where = address.Address.parsed(given.address)
+    except ValueError as error:
+        parser.error(str(error))
+    for path in address.stamp(where, chapters.notebooks()):
+        print(f"stamped {path.relative_to(address.ROOT)}")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

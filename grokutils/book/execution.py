@@ -1,0 +1,98 @@
+"""Execute chapters, as many at a time as there are cores, each on one thread."""
+
+from __future__ import annotations
+
+import os
+import time
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from pathlib import Path
+
+import nbformat
+from jupyter_cache import get_cache
+from jupyter_cache.base import CacheBundleIn
+from nbclient import NotebookClient
+from nbclient.exceptions import CellExecutionError
+from tqdm import tqdm
+
+from . import inputs
+from .extension import cache as cache_folder
+
+TIMEOUT = 1800  # seconds that one cell may take
+ONE_THREAD = dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"), "1")
+
+
+def refresh(chapters: list[Path]) -> list[Path]:
+    """Execute again, in place, the chapters whose outputs are not of the present code; returns those that failed."""
+    stale = [path for path in chapters if _stored_inputs(path) != inputs.notebook(_read(path).cells)]
+    return _all(stale, _write)
+
+
+def fill_cache(chapters: list[Path]) -> list[Path]:
+    """Execute into the build's cache the chapters that it lacks; returns those that failed."""
+    cache = get_cache(cache_folder())
+    missing = []
+    for path in chapters:
+        try:
+            cache.match_cache_notebook(_read(path))
+        except KeyError:
+            missing.append(path)
+    return _all(missing, _cache)
+
+
+def _all(paths: list[Path], keep) -> list[Path]:
+    """Execute ``paths`` and ``keep`` each result as it comes; a failure stops none of the others."""
+    failed = []
+    # Long chapters first, so that none is left to run alone at the end.
+    paths = sorted(paths, key=lambda path: -_read(path).metadata.get("grokutils", {}).get("seconds", 0))
+    with ProcessPoolExecutor(os.cpu_count()) as pool, tqdm(total=len(paths), desc="chapters") as bar:
+        running = {pool.submit(_execute, path): path for path in paths}
+        for done in as_completed(running):
+            path = running[done]
+            try:
+                keep(path, *done.result())
+                bar.write(f"executed {path.name}")
+            except CellExecutionError as error:
+                failed.append(path)
+                bar.write(f"FAILED {path.name}\n{error}")
+            bar.update()
+    return failed
+
+
+def _execute(path: Path) -> tuple[nbformat.NotebookNode, float]:
+    notebook = _read(path)
+    os.environ.update(ONE_THREAD)
+    began = time.monotonic()
+    NotebookClient(notebook, timeout=TIMEOUT, record_timing=False).execute(cwd=path.parent)
+    return notebook, time.monotonic() - began
+
+
+def _write(path: Path, notebook: nbformat.NotebookNode, seconds: float) -> None:
+    """Store an executed notebook so that the same outputs give the same bytes."""
+    notebook.metadata = nbformat.from_dict(
+        {
+            "grokutils": {"inputs": inputs.notebook(notebook.cells), "seconds": round(seconds)},
+            "kernelspec": {"display_name": "Python 3", "language": "python", "name": "python3"},
+            "language_info": {"name": "python"},
+        }
+    )
+    for cell in notebook.cells:
+        cell.metadata = nbformat.from_dict(
+            {key: cell.metadata[key] for key in ("tags", "mystnb") if cell.metadata.get(key)}
+        )
+    nbformat.validate(notebook)
+    scratch = path.with_suffix(".part")
+    nbformat.write(notebook, scratch)
+    scratch.replace(path)
+
+
+def _cache(path: Path, notebook: nbformat.NotebookNode, seconds: float) -> None:
+    bundle = CacheBundleIn(notebook, str(path), data={"execution_seconds": seconds})
+    get_cache(cache_folder()).cache_notebook_bundle(bundle, check_validity=False, overwrite=True)
+
+
+def _read(path: Path) -> nbformat.NotebookNode:
+    return nbformat.read(path, as_version=4)
+
+
+def _stored_inputs(path: Path) -> str | None:
+    return _read(path).metadata.get("grokutils", {}).get("inputs")

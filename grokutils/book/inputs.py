@@ -1,0 +1,46 @@
+"""What a chapter's outputs depend on, as a hash: the science code and the pinned environment."""
+
+from __future__ import annotations
+
+import ast
+import hashlib
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[2]
+PUBLISHING = Path(__file__).resolve().parent  # knows chapters, not physics: no output depends on it
+
+
+def science(root: Path = ROOT) -> str:
+    """Hash of grokutils without its publishing part, and of requirements.txt.
+
+    Code is compared as Python sees it: comments, docstrings and layout do not count.
+    """
+    digest = hashlib.sha256()
+    for path in sorted((root / "grokutils").rglob("*.py")):
+        if PUBLISHING.name not in path.relative_to(root / "grokutils").parts[:-1]:
+            digest.update(path.relative_to(root).as_posix().encode())
+            digest.update(_meaning(path.read_text(encoding="utf-8")).encode())
+    pins = (root / "requirements.txt").read_text(encoding="utf-8").splitlines()
+    digest.update("\n".join(line for line in pins if line and not line.startswith("#")).encode())
+    return digest.hexdigest()[:16]
+
+
+def notebook(cells: list[dict], root: Path = ROOT) -> str:
+    """Hash of all that a notebook's outputs depend on: its code cells and :func:`science`."""
+    digest = hashlib.sha256(science(root).encode())
+    for cell in cells:
+        if cell["cell_type"] == "code":
+            digest.update("".join(cell["source"]).encode())
+            digest.update(b"\0")
+    return digest.hexdigest()[:16]
+
+
+def _meaning(source: str) -> str:
+    tree = ast.parse(source)
+    for node in ast.walk(tree):
+        if (
+            isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef)
+            and ast.get_docstring(node) is not None
+        ):
+            node.body[0].value.value = ""
+    return ast.dump(tree)

@@ -1,0 +1,106 @@
+"""Tables that the book makes of itself: the scorecard of claims, and the chapters with their times."""
+
+from __future__ import annotations
+
+import html
+import json
+from collections import Counter
+from pathlib import Path
+
+from docutils import nodes
+from sphinx.util.docutils import SphinxDirective
+
+from ..claims import MARKS, VERDICTS
+from .rendering import claims_of
+
+
+class placeholder(nodes.General, nodes.Element):  # noqa: N801
+    """Where a table goes once every document is read; ``table`` names which."""
+
+
+class Scorecard(SphinxDirective):
+    """``{scorecard}``: every claim of every chapter, from the outputs of this build."""
+
+    def run(self) -> list[nodes.Node]:
+        return [placeholder(table="scorecard")]
+
+
+class Chapters(SphinxDirective):
+    """``{chapters}``: every notebook of the book with the time that it takes."""
+
+    def run(self) -> list[nodes.Node]:
+        return [placeholder(table="chapters")]
+
+
+def outdated(app, env) -> list[str]:
+    """Documents with tables: they depend on all others, so they are written anew at every build."""
+    return [name for name in env.found_docs if any(env.get_doctree(name).findall(placeholder))]
+
+
+def fill(app, doctree, docname: str) -> None:
+    """Replace the placeholders of one document."""
+    for node in list(doctree.findall(placeholder)):
+        made = {"scorecard": _scorecard, "chapters": _chapters}[node["table"]](app, docname)
+        node.replace_self(nodes.raw("", made, format="html"))
+
+
+def in_reading_order(env) -> list[str]:
+    """Documents in the order of the table of contents."""
+    order, stack = [], [env.config.root_doc]
+    while stack:
+        name = stack.pop()
+        order.append(name)
+        stack.extend(reversed(env.toctree_includes.get(name, [])))
+    return order
+
+
+def _scorecard(app, docname: str) -> str:
+    claims = claims_of(app.env)
+    counts = Counter(record["verdict"] for records in claims.values() for record in records)
+    summary = ", ".join(f"{MARKS[v]} {counts[v]} {v}" for v in VERDICTS.values() if counts[v])
+    parts = [f'<p class="scorecard-summary">{sum(counts.values())} claims: {summary}.</p>']
+    for name in in_reading_order(app.env):
+        if name not in claims:
+            continue
+        link = app.builder.get_relative_uri(docname, name)
+        title = html.escape(app.env.titles[name].astext())
+        rows = "".join(_row(record, link) for record in claims[name])
+        parts.append(
+            f'<table class="scorecard"><caption><a href="{link}">{title}</a></caption>'
+            "<thead><tr><th>verdict</th><th>claim</th><th>reported</th><th>measured</th></tr></thead>"
+            f"<tbody>{rows}</tbody></table>"
+        )
+    return "\n".join(parts)
+
+
+def _row(record: dict, link: str) -> str:
+    text = {key: html.escape(value) for key, value in record.items()}
+    note = f"<br><small>{text['note']}</small>" if text["note"] else ""
+    return (
+        f'<tr><td data-label="verdict">{MARKS[record["verdict"]]}&nbsp;{text["verdict"]}</td>'
+        f'<td data-label="claim"><a href="{link}#claim-{text["name"]}">{text["statement"]}</a>{note}</td>'
+        f'<td data-label="reported">{text["reported"]}</td><td data-label="measured">{text["measured"]}</td></tr>'
+    )
+
+
+def _chapters(app, docname: str) -> str:
+    rows = []
+    for name in in_reading_order(app.env):
+        path = Path(app.env.doc2path(name))
+        if path.suffix != ".ipynb":
+            continue
+        link, title = app.builder.get_relative_uri(docname, name), app.env.titles[name].astext()
+        number = path.stem.split("_")[0] if path.stem[:2].isdigit() else ""
+        rows.append(
+            f'<tr><td>{number}</td><td><a href="{link}">{html.escape(title)}</a></td><td>{duration(path)}</td></tr>'
+        )
+    head = "<thead><tr><th></th><th>chapter</th><th>time on two cores</th></tr></thead>"
+    return f'<table class="chapters">{head}<tbody>{"".join(rows)}</tbody></table>'
+
+
+def duration(path: Path) -> str:
+    """How long a notebook took when it was last executed for the repository, in words."""
+    seconds = json.loads(path.read_text(encoding="utf-8"))["metadata"].get("grokutils", {}).get("seconds")
+    if seconds is None:
+        return "not measured"
+    return f"{max(5, 5 * round(seconds / 5)):.0f} s" if seconds < 90 else f"{seconds / 60:.1f} min"
