@@ -53,7 +53,7 @@ NAMED = {
 def activation(spec: str | Callable[[Tensor], Tensor]) -> Activation:
     """Return the activation that ``spec`` names, or wrap an elementwise callable.
 
-    A callable's derivative is taken by forward-mode automatic differentiation, and it is taken to be smooth.
+    A callable's derivative comes from automatic differentiation, and it is taken to be smooth.
 
     Raises
     ------
@@ -70,18 +70,26 @@ def activation(spec: str | Callable[[Tensor], Tensor]) -> Activation:
 
 def _from_callable(function: Callable[[Tensor], Tensor]) -> Activation:
     probe = torch.linspace(-1, 1, 6, dtype=torch.float64).reshape(2, 3)
-    result = function(probe)
-    elementwise = (
-        isinstance(result, Tensor)
-        and result.shape == probe.shape
-        and torch.allclose(result[1], function(probe[1]), equal_nan=True)
-    )
-    if not elementwise:
-        raise ValueError(
-            f"activation = {function!r}: a callable must map a tensor elementwise to one like it"
+    try:
+        result = function(probe)
+        # An elementwise function gives the same for a part in another shape; softmax, cumsum, centring do not.
+        part = function(probe.flatten()[2:])
+        elementwise = result.shape == probe.shape and torch.allclose(
+            result.flatten()[2:], part, equal_nan=True
         )
+    except (AttributeError, RuntimeError, TypeError, ValueError) as error:
+        raise _not_elementwise(function) from error
+    if not elementwise or result.dtype != probe.dtype:
+        raise _not_elementwise(function)
 
     def slope(Z: Tensor) -> Tensor:
-        return torch.func.jvp(function, (Z,), (torch.ones_like(Z),))[1]
+        # Reverse mode: PyTorch's forward mode has one level for all threads, and runs go side by side in threads.
+        with torch.enable_grad():
+            Z = Z.detach().requires_grad_()
+            return torch.autograd.grad(function(Z).sum(), Z)[0]
 
     return Activation(getattr(function, "__name__", "callable"), function, slope, smooth=True)
+
+
+def _not_elementwise(function) -> ValueError:
+    return ValueError(f"activation = {function!r}: a callable must map a tensor elementwise to one like it")

@@ -111,7 +111,7 @@ def _table(p: int, operation, seed: int) -> Tensor:
     entries = [[operation(a, b) for b in range(p)] for a in range(p)]
     if not all(isinstance(c, int) for row in entries for c in row):
         raise ValueError(f"operation = {operation!r}: a callable must map two integers to an integer")
-    return torch.tensor(entries) % p
+    return torch.tensor([[c % p for c in row] for row in entries])  # % first: a power may exceed 64 bits
 
 
 def regression(X_train, Y_train, X_test, Y_test, name: str = "regression") -> Task:

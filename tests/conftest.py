@@ -1,0 +1,29 @@
+"""The same numbers everywhere: one thread, no screen, Hypothesis examples that repeat."""
+
+import os
+
+for pool in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):
+    os.environ.setdefault(pool, "1")
+os.environ.setdefault("MPLBACKEND", "agg")
+
+import pytest
+import torch
+from hypothesis import HealthCheck, settings
+
+torch.set_num_threads(1)
+settings.register_profile(
+    "book",
+    deadline=None,
+    max_examples=25,
+    derandomize=True,  # a failure seen once is seen by everybody
+    suppress_health_check=[HealthCheck.too_slow, HealthCheck.filter_too_much],
+)
+settings.load_profile("book")
+
+
+@pytest.fixture(autouse=True)
+def _global_state_stays():
+    """No function of the package may leave PyTorch with another dtype or thread count, or draw from its global generator."""
+    before = torch.get_default_dtype(), torch.get_num_threads(), torch.get_rng_state().tolist()
+    yield
+    assert (torch.get_default_dtype(), torch.get_num_threads(), torch.get_rng_state().tolist()) == before
