@@ -50,12 +50,14 @@ def _relax(X, y, theta_0, lam, factor: Callable[[sp.Expr], sp.Expr]) -> sp.Matri
         raise ValueError(f"lam = {lam}: must be positive")
     gram = X.T * X  # (d, d)
     eigenvalues = sorted(gram.eigenvals(), key=sp.default_sort_key)
-    theta = sp.zeros(X.cols, 1)
+    resting, moving = sp.zeros(X.cols, 1), sp.zeros(X.cols, 1)
     for mu in eigenvalues:
         P = sp.eye(X.cols)  # projector on the eigenspace, as a polynomial in XᵀX: needs no eigenvectors
         for other in eigenvalues:
             if other != mu:
                 P = P * (gram - other * sp.eye(X.cols)) / (mu - other)
-        end = (P * X.T * y).applyfunc(sp.simplify) / (mu + lam)
-        theta += end + factor(2 * (mu + lam)) * ((P * theta_0).applyfunc(sp.simplify) - end)
-    return theta.applyfunc(sp.simplify)
+        end = (P * X.T * y / (mu + lam)).applyfunc(sp.factor)
+        resting += end
+        moving += (P * theta_0 - end).applyfunc(sp.factor) * factor(2 * (mu + lam))
+    # kept as a sum of decaying exponentials: one fraction would hold growing ones, which overflow in floats
+    return resting.applyfunc(sp.factor) + moving
