@@ -38,11 +38,13 @@ def writable(path: str | os.PathLike) -> Path:
     Raises
     ------
     ValueError
-        A folder that does not exist or is read-only, or a name that is not a netCDF file's.
+        A folder that does not exist or is read-only, or a name that is not a netCDF file's or is a folder's.
     """
     path = Path(path)
     if path.suffix != ".nc":
         raise ValueError(f"path = '{path}': must end in .nc")
+    if path.is_dir():
+        raise ValueError(f"path = '{path}': is a folder; must be a file's name")
     if not path.parent.is_dir():
         raise ValueError(f"path = '{path}': the folder '{path.parent}' does not exist")
     try:
@@ -86,6 +88,7 @@ def first_crossing(values: xr.DataArray, threshold: float, coordinate: str = "ta
 
     Linear between records; NaN for a run that never gets there.
     """
+    values = values.transpose(..., "step")
     along = values[coordinate].broadcast_like(values).transpose(*values.dims).values
     data = values.values
     result = np.full(data.shape[:-1], np.nan)
