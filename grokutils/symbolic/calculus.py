@@ -82,7 +82,7 @@ def _elementwise(e, d):
 
 def _scaled(e, d):
     c, rest = e.as_independent(sp.Trace)
-    if not isinstance(rest, sp.Trace):
+    if not isinstance(rest, sp.Trace | sp.Add):
         raise ValueError(f"formula holds {e}: a scalar that moves has no rule here")
     return c * d(rest)
 
@@ -142,14 +142,14 @@ def read_off(dR, dE: sp.MatrixSymbol):
     ValueError
         A differential that is not a sum of traces linear in dE.
     """
-    terms = sp.Add.make_args(dR)
-    total = sp.ZeroMatrix(*dE.shape)
-    for term in terms:
-        c, trace = term.as_independent(sp.Trace)
-        if not isinstance(trace, sp.Trace):
-            raise ValueError(f"dR holds {term}: must be a sum of traces")
-        total += c * _pull(sp.Identity(trace.arg.shape[0]), trace.arg, dE)
-    return total
+    if isinstance(dR, sp.Add):
+        return reduce(operator.add, (read_off(term, dE) for term in dR.args))
+    c, rest = dR.as_independent(sp.Trace, as_Add=False)
+    if isinstance(rest, sp.Trace):
+        return c * _pull(sp.Identity(rest.arg.shape[0]), rest.arg, dE)
+    if isinstance(rest, sp.Add):
+        return c * read_off(rest, dE)
+    raise ValueError(f"dR holds {dR}: must be a sum of traces")
 
 
 def _pull(C, N, dE):
@@ -160,7 +160,7 @@ def _pull(C, N, dE):
         return reduce(operator.add, (_pull(C, term, dE) for term in N.args if term.has(dE)))
     if isinstance(N, sp.Transpose):
         return _pull(C.T, N.arg, dE)
-    if isinstance(N, (sp.MatMul, sp.HadamardProduct)):
+    if isinstance(N, sp.MatMul | sp.HadamardProduct):
         with_dE = [i for i, factor in enumerate(N.args) if factor.has(dE)]
         if len(with_dE) == 1:
             i = with_dE[0]

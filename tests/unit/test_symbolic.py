@@ -126,6 +126,8 @@ FORMULAS = {
     "elementwise": 3 * sp.trace((H * W - Y).T * (H * W - Y)),
     "transposed twice": sp.trace(W.T * (H.T * Y * Y.T * H) * W) - sp.trace(E * E.T),
     "ridge": RIDGE,
+    "factored sum": 2
+    * (sp.trace(E.T * E) + lam * (sp.trace(W.T * E.T * E * W) - sp.trace(E.T * X.T * Y * W.T))),
 }
 
 
