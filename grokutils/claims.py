@@ -55,12 +55,12 @@ def claim(name: str, *, reported: str, measured: str, holds, statement: str = ""
 
 
 def _verdict(holds) -> str:
-    key = holds if isinstance(holds, str) else None
-    if key is None and getattr(holds, "ndim", 0) == 0 and type(holds).__name__ in ("bool", "bool_", "Tensor"):
-        key = bool(holds)
-    if key not in VERDICTS or key is None:
+    kind = str(getattr(holds, "dtype", type(holds).__name__))  # NumPy's and PyTorch's truth values serve too
+    if kind in ("bool", "torch.bool") and getattr(holds, "ndim", 0) == 0:
+        holds = bool(holds)
+    if not isinstance(holds, bool | str) or holds not in VERDICTS:
         raise ValueError(f'holds = {holds!r}: must be True, False, "corrected" or "untestable"')
-    return VERDICTS[key]
+    return VERDICTS[holds]
 
 
 def as_text(record: dict) -> str:
