@@ -1,11 +1,11 @@
-"""Commands for those who make the book: ``python -m grokutils.book {execute,refresh,stamp}``."""
+"""Commands for those who make the book: ``python -m grokutils.book {execute,refresh,cover,stamp}``."""
 
 from __future__ import annotations
 
 import argparse
 import sys
 
-from . import address, chapters, execution
+from . import address, chapters, cover, execution
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -14,6 +14,7 @@ def main(arguments: list[str] | None = None) -> int:
     commands = parser.add_subparsers(dest="command", required=True)
     commands.add_parser("execute", help="execute the chapters that the build's cache lacks")
     commands.add_parser("refresh", help="execute again, in place, the chapters whose code changed")
+    commands.add_parser("cover", help="simulate and draw the cover anew")
     stamp = commands.add_parser("stamp", help="write the repository's address wherever it stands")
     stamp.add_argument("address", nargs="?", help="OWNER/NAME or OWNER/NAME@BRANCH")
     stamp.add_argument(
@@ -22,6 +23,9 @@ def main(arguments: list[str] | None = None) -> int:
     given = parser.parse_args(arguments)
     if given.command == "stamp":
         return _stamp(stamp, given)
+    if given.command == "cover":
+        cover.draw(address.ROOT / "book" / "_static" / "cover.png")
+        return 0
     work = {"execute": execution.fill_cache, "refresh": execution.refresh}[given.command]
     return 1 if work(chapters.notebooks()) else 0
 
