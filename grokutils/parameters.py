@@ -23,6 +23,7 @@ from dataclasses import dataclass
 
 TYPES = {"int": int, "float": float, "str": str, "bool": bool, "list": list}
 INTERVAL = re.compile(r"([\[(])\s*(\S+)\s*,\s*(\S+?)\s*([\])])\s*(odd|even|prime)?")
+NUMBER = re.compile(r"[+-]?(inf|\d+(\.\d*)?(e[+-]?\d+)?)")
 INJECTED = "# Parameters"  # papermill's first line above the values that it was given
 
 
@@ -103,17 +104,29 @@ def declared(source: str) -> dict[str, Parameter]:
         for token in tokenize.generate_tokens(io.StringIO(source).readline)
         if token.type == tokenize.COMMENT
     }
+    if not comments:  # a reader's own annotated names
+        return {}
     found = {}
     for statement in statements:
         name, kind = ast.unparse(statement.target), ast.unparse(statement.annotation)
         comment = comments.get(statement.end_lineno, "")
-        if kind not in TYPES or not comment:
+        if kind not in TYPES or not comment or not _literal(statement.value):
             raise ValueError(f"parameter {name}: must be 'name: type = default  # RANGE. Meaning.'")
+        if name in found:
+            raise ValueError(f"parameter {name}: declared twice")
         allowed, meaning = _split(name, comment)
         parameter = Parameter(name, kind, ast.literal_eval(statement.value), allowed, meaning)
         parameter.checked(parameter.default)
         found[name] = parameter
     return found
+
+
+def _literal(node: ast.expr | None) -> bool:
+    try:
+        ast.literal_eval(node)
+    except ValueError:
+        return False
+    return True
 
 
 def _split(name: str, comment: str) -> tuple[str, str]:
@@ -125,7 +138,7 @@ def _split(name: str, comment: str) -> tuple[str, str]:
         return each + allowed, meaning
     if rest[:1] in "[(":
         interval = INTERVAL.match(rest)
-        if interval is None:
+        if interval is None or not all(NUMBER.fullmatch(end) for end in interval.group(2, 3)):
             raise ValueError(f"parameter {name}: the range in '{comment}' is not understood")
         return each + interval.group().strip(), rest[interval.end() :].lstrip(". ")
     return "", comment
