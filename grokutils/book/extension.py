@@ -74,8 +74,7 @@ def _copy_assets(app) -> None:
 def _scripts(app, pagename, templatename, context, doctree) -> None:
     """Plotly on the pages that draw with it; no script that would ask a CDN."""
     if doctree is not None and rendering.has_plotly(doctree):
-        app.add_js_file("plotly.min.js", priority=300)
-        context["script_files"] = list(app.builder._script_files)
+        app.add_js_file("plotly.min.js", priority=300)  # the list below is the builder's own, for this page
     context["script_files"] = [
-        s for s in context["script_files"] if "thebe" not in str(getattr(s, "filename", s))
+        s for s in context["script_files"] if "thebe" not in f"{s.filename} {s.attributes}".lower()
     ]
