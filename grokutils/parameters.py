@@ -16,6 +16,7 @@ from __future__ import annotations
 import ast
 import difflib
 import io
+import linecache
 import math
 import re
 import tokenize
@@ -159,7 +160,9 @@ def check() -> None:
     from IPython import get_ipython
 
     shell = get_ipython()
-    history = shell.user_ns["In"] if shell else []
+    # nbval runs cells without a history, but the shell's compiler still keeps their source
+    kept = [linecache.getlines(name) for name in getattr(shell.compile, "_filename_map", ())] if shell else []
+    history = ["".join(lines) for lines in kept] + (shell.user_ns["In"] if shell else [])
     for source in reversed(history):
         if parameters := declared(source):
             break

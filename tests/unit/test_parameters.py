@@ -189,6 +189,12 @@ def test_check_in_a_shell(shell):
     assert "fraction = 1: must be float in (0, 1)" in str(run(shell, "fraction = 1", CHECK))
 
 
+def test_check_where_cells_leave_no_history(shell):
+    for cell in (CELL, "p = 4"):
+        shell.run_cell(cell, store_history=False)
+    assert "p = 4: must be int" in str(shell.run_cell(CHECK, store_history=False).error_in_exec)
+
+
 def test_check_in_a_shell_where_no_parameters_were_run(shell):
     error = run(shell, "x = 3", CHECK)
     assert isinstance(error, RuntimeError)
