@@ -1,0 +1,122 @@
+"""Every chapter runs with other parameters, and refuses wrong ones at once, in words."""
+
+from __future__ import annotations
+
+import os
+import re
+
+import chapters
+import nbformat
+import papermill
+import pytest
+from click.testing import CliRunner
+from papermill.cli import papermill as command
+from papermill.exceptions import PapermillExecutionError
+from rerun.small import SMALL
+
+from grokutils import parameters
+
+every_chapter = pytest.mark.parametrize("page", chapters.chapters())
+
+
+@pytest.fixture(autouse=True)
+def one_thread(monkeypatch):
+    for name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):
+        monkeypatch.setenv(name, "1")
+
+
+def run(page: str, values: dict, folder):
+    """Re-run a chapter with ``values`` in an empty ``folder``; returns the notebook and the error, if any."""
+    work, result = folder / "work", folder / "out.ipynb"
+    work.mkdir()
+    error = None
+    try:
+        papermill.execute_notebook(
+            os.fspath(chapters.ROOT / f"{page}.ipynb"),
+            os.fspath(result),
+            values,
+            cwd=os.fspath(work),
+            progress_bar=False,
+            execution_timeout=200,
+        )
+    except PapermillExecutionError as raised:
+        error = raised
+    return nbformat.read(result, as_version=4), error
+
+
+def declared(page: str) -> dict[str, parameters.Parameter]:
+    """What a chapter's parameters cell declares."""
+    (cell,) = chapters.tagged(page, "parameters")
+    return parameters.declared(cell.source)
+
+
+def outside(parameter: parameters.Parameter):
+    """A value of the right type that ``parameter`` must refuse; None where every value is allowed."""
+    rule = parameter.allowed.removeprefix("each ")
+    if rule.startswith("one of "):
+        value = "nothing of the kind"
+    elif interval := re.match(r"[\[(]\s*([^,\s]+)", rule):
+        whole = parameter.type == "int" or (
+            parameter.type == "list" and isinstance(parameter.default[0], int)
+        )
+        value = (int if whole else float)(float(interval[1]) - 1)
+    else:
+        return None
+    return [value] if parameter.type == "list" else value
+
+
+@every_chapter
+def test_runs_through_with_small_parameters(page, tmp_path):
+    assert page in SMALL, "give the chapter small parameters in tests/rerun/small.py"
+    assert SMALL[page], "other parameters than the defaults"
+    notebook, error = run(page, SMALL[page], tmp_path)
+    assert error is None, error
+    cells = [cell for cell in notebook.cells if cell.cell_type == "code"]
+    assert [o.text for o in chapters.outputs(cells) if o.get("name") == "stderr"] == []
+    names = [claim["name"] for claim in chapters.claims(cells)]
+    assert names == [claim["name"] for claim in chapters.claims(chapters.code(page))]
+
+
+@every_chapter
+@pytest.mark.parametrize("fault", ["out of range", "wrong type", "unknown name"])
+def test_refuses_wrong_parameters_before_it_computes(page, fault, tmp_path):
+    known = declared(page)
+    if fault == "unknown name":
+        name, value, words = "not_a_parameter", 1, list(known)
+    else:
+        # the last one, so that a check that stops after the first would be seen
+        bad = {n: outside(p) if fault == "out of range" else {"not": "a value"} for n, p in known.items()}
+        name, value = [(n, v) for n, v in bad.items() if v is not None][-1]
+        words = [repr(value), known[name].type, known[name].allowed.removeprefix("each ")]
+    notebook, error = run(page, {name: value}, tmp_path)
+    assert error is not None, f"ran with {name} = {value!r}"
+    assert error.ename == "ValueError"
+    assert [word for word in [name, *words] if word not in error.evalue] == [], error.evalue
+    status = [
+        (cell.metadata.papermill.status, cell.source)
+        for cell in notebook.cells
+        if cell.cell_type == "code" and "papermill-error-cell-tag" not in cell.metadata.get("tags", [])
+    ]
+    begun = [source for state, source in status if state != "pending"]
+    assert "parameters.check()" in begun[-1].splitlines()
+    assert len(begun) < len(status)
+
+
+@every_chapter
+def test_papermill_lists_every_parameter_with_type_default_and_range(page):
+    shown = CliRunner().invoke(command, ["--help-notebook", os.fspath(chapters.ROOT / f"{page}.ipynb")])
+    assert shown.exit_code == 0, shown.output
+    blocks = dict(re.findall(r"^  (\w+): (.+(?:\n {20,}.+)*)", shown.output, re.M))
+    known = declared(page)
+    assert set(blocks) == set(known), "papermill passes over a line that holds more than one '='"
+    for name, parameter in known.items():
+        kind, default = re.match(r"(\w+) \(default (.+)\)\s", blocks[name]).groups()
+        assert kind == parameter.type
+        assert parameters.declared(f"{name}: {kind} = {default}  # {parameter.meaning or '?'}")[
+            name
+        ].default == (parameter.default)
+        assert f"{parameter.allowed}. {parameter.meaning}".strip(". ") in " ".join(blocks[name].split())
+
+
+def test_no_entry_without_a_chapter():
+    assert set(SMALL) <= set(chapters.chapters())

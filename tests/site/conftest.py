@@ -1,0 +1,111 @@
+"""The built site in a real Chromium: over HTTP from a server on this machine, and as files."""
+
+from __future__ import annotations
+
+import functools
+import http.server
+import os
+import shutil
+import threading
+from pathlib import Path
+
+import chapters
+import pytest
+
+SITE = chapters.ROOT / "_build" / "stored" / "_build" / "html"
+# Chromium's own hints on how fast plotly reads pixels back, given where it draws without a graphics card.
+HINTS = ("GL Driver Message", "Canvas2D: Multiple readback operations")
+QUIET = [
+    "disable-quic",
+    "no-first-run",
+    "disable-background-networking",
+    "disable-component-update",
+    "disable-sync",
+]
+
+
+@pytest.fixture(scope="session")
+def site() -> Path:
+    """The folder of the built site."""
+    if not (SITE / "index.html").exists():
+        pytest.fail("the site is not built: run `make site`")
+    return SITE
+
+
+@pytest.fixture(scope="session")
+def addresses(site):
+    """Where the site is, by scheme: served, and as files."""
+    handler = functools.partial(_Quiet, directory=os.fspath(site))
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        yield {"http": f"http://127.0.0.1:{server.server_port}", "file": site.as_uri()}
+        server.shutdown()
+
+
+class _Quiet(http.server.SimpleHTTPRequestHandler):
+    def log_message(self, *args):
+        pass
+
+
+@pytest.fixture(scope="session")
+def browser():
+    """Chromium, which resolves no name and so reaches nothing but this machine."""
+    program = shutil.which("chromium")
+    if program is None:
+        reason = "no Chromium: install Debian's package chromium to test the built site"
+        (pytest.fail if os.environ.get("CI") else pytest.skip)(reason)
+    from playwright.sync_api import sync_playwright
+
+    with sync_playwright() as playwright:
+        options = [f"--{name}" for name in QUIET]
+        options += [
+            "--no-sandbox",
+            "--disable-gpu",
+            "--host-resolver-rules=MAP * ~NOTFOUND, EXCLUDE 127.0.0.1",
+        ]
+        opened = playwright.chromium.launch(executable_path=program, args=options)
+        yield opened
+        opened.close()
+
+
+@pytest.fixture
+def listen(addresses):
+    """Attach to a page; returns the list that what it complains of, or asks of others, is written to."""
+
+    def attach(page) -> list[str]:
+        complaints = []
+
+        def requested(request):
+            if not request.url.startswith((*addresses.values(), "data:", "blob:")):
+                complaints.append(f"asks {request.url}")
+
+        def answered(response):
+            if response.status >= 400:
+                complaints.append(f"status {response.status}: {response.url}")
+
+        page.on(
+            "console", lambda m: m.type in ("error", "warning") and complaints.append(f"console: {m.text}")
+        )
+        page.on("pageerror", lambda error: complaints.append(f"error: {error}"))
+        page.on("request", requested)
+        page.on("requestfailed", lambda r: complaints.append(f"failed: {r.url} {r.failure}"))
+        page.on("response", answered)
+        return complaints
+
+    return attach
+
+
+@pytest.fixture
+def settle():
+    """Wait until a page has typeset its equations and drawn its figures."""
+
+    def wait(page):
+        page.wait_for_load_state("load")
+        page.evaluate("window.MathJax?.startup?.promise?.then(() => true)")
+        page.evaluate("document.fonts.ready.then(() => true)")
+        if page.evaluate("typeof Plotly !== 'undefined'"):
+            page.wait_for_function(
+                "[...document.querySelectorAll('.plotly-figure')].every(f => f.querySelector('.main-svg'))"
+            )
+
+    return wait
