@@ -8,6 +8,6 @@ document.addEventListener("DOMContentLoaded", () => {
     delete layout.width;
     Plotly.newPlot(box, figure.data, layout, { responsive: true, displaylogo: false, displayModeBar: "hover" })
       .then(() => figure.frames && Plotly.addFrames(box, figure.frames))
-      .then(() => box.closest(".cell_output, .output, div").parentElement.classList.add("plotly-drawn"));
+      .then(() => box.parentElement.classList.add("plotly-drawn"));
   }
 });

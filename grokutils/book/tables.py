@@ -77,7 +77,7 @@ def _row(record: dict, link: str) -> str:
     text = {key: html.escape(value) for key, value in record.items()}
     note = f"<br><small>{text['note']}</small>" if text["note"] else ""
     return (
-        f'<tr><td data-label="verdict">{MARKS[record["verdict"]]}&nbsp;{text["verdict"]}</td>'
+        f'<tr><td data-label="verdict">{MARKS[record["verdict"]]} {text["verdict"]}</td>'
         f'<td data-label="claim"><a href="{link}#claim-{text["name"]}">{text["statement"]}</a>{note}</td>'
         f'<td data-label="reported">{text["reported"]}</td><td data-label="measured">{text["measured"]}</td></tr>'
     )

@@ -87,6 +87,12 @@ def test_outside_a_notebook_the_alt_text_is_printed(capsys):
     assert capsys.readouterr().out == ALT + "\n"
 
 
+def unpacked(typed):
+    """Plotly's typed array as an array."""
+    shape = [int(n) for n in typed["shape"].split(",")]
+    return np.frombuffer(base64.b64decode(typed["bdata"]), dtype=typed["dtype"]).reshape(shape)
+
+
 def test_plotly_comes_with_its_static_twin(published):
     x = np.linspace(0, 1, 200)
     figure = go.Figure(go.Scatter(x=x, y=np.sin(x) / 3), layout={"title": "a"})
@@ -99,8 +105,9 @@ def test_plotly_comes_with_its_static_twin(published):
     line, heat = interactive["data"]
     assert np.shape(heat["z"]) == (3, 4)
     np.testing.assert_allclose(heat["z"], np.outer(x[:3], x[:4]), rtol=5e-4)
-    np.testing.assert_allclose(line["y"], np.sin(x) / 3, rtol=5e-4)
-    assert all(len(f"{abs(y):.10g}".lstrip("0.").replace(".", "")) <= 4 for y in line["y"] if y > 1e-3)
+    y = unpacked(line["y"])
+    np.testing.assert_allclose(y, np.sin(x) / 3, rtol=5e-4)
+    np.testing.assert_array_equal(y, [np.float32(f"{value:.4g}") for value in np.sin(x) / 3])
     assert interactive["layout"]["title"]["text"] == "a"
     go.Figure(interactive)  # plotly still reads it
 
@@ -137,3 +144,22 @@ def test_other_values_stay():
     value = {"a": [True, None, "text", 3], "b": (np.int64(2), np.float64(1.23456), np.nan, -np.inf)}
     assert figures._rounded(value) == {"a": [True, None, "text", 3], "b": [2, 1.235, None, None]}
     assert figures._rounded(np.array(["x", "y"])) == ["x", "y"]
+
+
+@pytest.mark.parametrize(
+    ("values", "dtype"),
+    [
+        (np.arange(30) - 15, "i1"),
+        (np.arange(40) * 1000, "i4"),
+        (np.linspace(0, 1, 60).reshape(6, 10), "f4"),
+    ],
+)
+def test_long_lists_are_packed_and_come_back(values, dtype):
+    packed = figures._packed({"z": values.tolist()})["z"]
+    assert packed["dtype"] == dtype
+    np.testing.assert_allclose(unpacked(packed), values, rtol=1e-6)
+
+
+def test_what_is_short_ragged_or_not_a_number_is_left_alone():
+    for value in ([1, 2, 3], [[1] * 15, [2] * 20], ["a"] * 40, [None] * 40, [True] * 40):
+        assert figures._packed(value) == value
