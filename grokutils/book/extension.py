@@ -8,8 +8,9 @@ from importlib.metadata import distribution
 from pathlib import Path
 
 import plotly
+from sphinx.search import languages
 
-from . import address, inputs, rendering, tables
+from . import address, inputs, rendering, search, tables
 
 
 def setup(app) -> dict:
@@ -17,10 +18,12 @@ def setup(app) -> dict:
     app.add_node(tables.placeholder)
     app.add_directive("scorecard", tables.Scorecard)
     app.add_directive("chapters", tables.Chapters)
+    languages["en"] = search.English
     app.connect("config-inited", _configure, priority=900)
     app.connect("builder-inited", _copy_assets)
     app.connect("env-purge-doc", lambda app, env, name: rendering.claims_of(env).pop(name, None))
     app.connect("doctree-read", rendering.join_twins)
+    app.connect("doctree-read", tables.state_duration)
     app.connect("env-updated", tables.outdated)
     app.connect("doctree-resolved", tables.fill)
     app.connect("html-page-context", _scripts, priority=900)

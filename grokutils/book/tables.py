@@ -94,13 +94,25 @@ def _chapters(app, docname: str) -> str:
         rows.append(
             f'<tr><td>{number}</td><td><a href="{link}">{html.escape(title)}</a></td><td>{duration(path)}</td></tr>'
         )
-    head = "<thead><tr><th></th><th>chapter</th><th>time on two cores</th></tr></thead>"
-    return f'<table class="chapters">{head}<tbody>{"".join(rows)}</tbody></table>'
+    head = "<thead><tr><th></th><th>chapter</th><th>time</th></tr></thead>"
+    note = "<caption>Measured two chapters at a time on two cores, one thread each.</caption>"
+    return f'<table class="chapters">{note}{head}<tbody>{"".join(rows)}</tbody></table>'
+
+
+def state_duration(app, doctree) -> None:
+    """Say under a chapter's title how long it takes."""
+    path = Path(app.env.doc2path(app.env.docname))
+    title = next(iter(doctree.findall(nodes.title)), None)
+    if path.suffix == ".ipynb" and title is not None:
+        text = f"Takes {duration(path)} on one core."
+        title.parent.insert(
+            title.parent.index(title) + 1, nodes.paragraph("", text, classes=["chapter-time"])
+        )
 
 
 def duration(path: Path) -> str:
     """How long a notebook took when it was last executed for the repository, in words."""
     seconds = json.loads(path.read_text(encoding="utf-8"))["metadata"].get("grokutils", {}).get("seconds")
     if seconds is None:
-        return "not measured"
+        return "a time not measured yet"
     return f"{max(5, 5 * round(seconds / 5)):.0f} s" if seconds < 90 else f"{seconds / 60:.1f} min"
