@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import json
 import threading
-from collections.abc import Iterator, Sequence
+import zlib
+from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -19,11 +20,12 @@ from threadpoolctl import threadpool_limits
 from torch import Tensor
 
 from .. import _checks, _progress, records
-from ..activations import Activation, activation
+from ..activations import NAMED, Activation, activation
 from ..tasks import Task
 from .closed_form import Motion, SingularGramError, check_width
 
 METHODS = ("euler", "adaptive")
+DATA = ("X_train", "Y_train", "X_test", "Y_test")
 BLOWN_UP = 1e8  # growth of ‖E‖² from which no run comes back
 
 
@@ -44,6 +46,11 @@ class _Settings:
     weight_decay: float
     tolerance: float
     snapshots: tuple[float, ...]
+
+    @property
+    def kept(self) -> list[int]:
+        """The records nearest to the snapshots' slow times."""
+        return sorted({int(np.abs(self.grid - tau).argmin()) for tau in self.snapshots})
 
 
 def simulate(
@@ -70,7 +77,7 @@ def simulate(
 
     Parameters
     ----------
-    task : a task, or one for each seed.
+    task : a task, or one for each seed, all of the same shapes.
     width : hidden units, more than training samples unless ``weight_decay`` is positive.
     activation : a name or an elementwise callable.
     seeds : of the initial embeddings, one run each.
@@ -91,7 +98,7 @@ def simulate(
     Dataset with dims (run, step): ``tau``, ``evaluations`` of eq. 20 so far, ``test_accuracy``,
     ``train_accuracy``, ``test_loss`` (mean over samples of ‖ŷ − y‖²), ``residual`` ‖HW − Y‖/‖Y‖,
     ``norm_E`` and ``norm_W`` (squared Frobenius norms), ``cost``, ``condition`` (LAPACK's estimate in the
-    1-norm, of HHᵀ + λI). For a modular task ``prediction`` (run, step, pair) with coordinates a, b, and
+    1-norm, of HHᵀ + λI), ``data`` (run; a checksum of the run's task). For a modular task ``prediction`` (run, step, pair) with coordinates a, b, and
     ``is_train`` (run, pair). With ``snapshots``: ``E`` (run, snapshot, token, unit).
 
     Raises
@@ -101,17 +108,18 @@ def simulate(
     SingularGramError, DivergedError, KeyboardInterrupt
         What stopped a run. The exception's ``records`` has all that was computed, unfinished runs included.
     """
-    seeds = [_checks.integer("seeds", seed, 0) for seed in seeds]
+    seeds = [_checks.integer("seeds", seed, 0, 2**63 - 1) for seed in _several("seeds", seeds)]
     if not seeds or len(set(seeds)) < len(seeds):
         raise ValueError(f"seeds = {seeds!r}: must be one or more different integers")
-    tasks = [task] * len(seeds) if isinstance(task, Task) else list(task)
+    tasks = [task] * len(seeds) if isinstance(task, Task) else list(_several("task", task))
     _checks.same("numbers of tasks and seeds", task=len(tasks), seeds=len(seeds))
     settings = _settings(
         tasks, width, activation, init_std, method, step, tau_end, weight_decay, tolerance, points, snapshots
     )
     described = _described(tasks[0], settings)
-    done = _stored(path, described) if path is not None else {}
-    missing = {seed: t for seed, t in zip(seeds, tasks, strict=True) if seed not in done}
+    wanted = dict(zip(seeds, tasks, strict=True))
+    done = _stored(path, described, wanted) if path is not None else {}
+    missing = {seed: task for seed, task in wanted.items() if seed not in done}
     partial: dict[int, xr.Dataset] = {}
     try:
         for seed, run in _side_by_side(missing, settings, partial, progress):
@@ -119,9 +127,16 @@ def simulate(
             if path is not None:
                 records.save(_joined(done, described), path)
     except (SingularGramError, DivergedError, KeyboardInterrupt) as stopped:
-        stopped.records = _joined({**partial, **done}, described)
+        reached = {**done, **partial}
+        stopped.records = _joined({seed: reached[seed] for seed in seeds if seed in reached}, described)
         raise
     return _joined({seed: done[seed] for seed in seeds}, described)
+
+
+def _several(name: str, values) -> Iterable:
+    if isinstance(values, str) or not isinstance(values, Iterable):
+        raise ValueError(f"{name} = {values!r}: must be a sequence")
+    return values
 
 
 def _settings(
@@ -131,8 +146,12 @@ def _settings(
     width = _checks.integer("width", width, 1)
     weight_decay = _checks.real("weight_decay", weight_decay, 0)
     for task in tasks:
-        for name in ("X_train", "Y_train", "X_test", "Y_test"):
-            _checks.tensor(name, getattr(task, name), ndim=2)
+        if not isinstance(task, Task):
+            raise ValueError(f"task = {task!r}: must be a Task, or one for each seed")
+        for name in DATA:
+            array, first = (_checks.tensor(name, getattr(t, name), ndim=2) for t in (task, tasks[0]))
+            _checks.same(f"shapes of {name}", first=tuple(first.shape), other=tuple(array.shape))
+            _checks.same("dtypes", X_train=tasks[0].X_train.dtype, other=array.dtype)
         if weight_decay == 0:
             check_width(width, task.n_train)
     _checks.one_of("method", method, METHODS)
@@ -142,7 +161,7 @@ def _settings(
     tau_end = _checks.real("tau_end", tau_end, step)
     tolerance = _checks.real("tolerance", tolerance, 1e-12, 0.1)
     grid = records.log_spaced(round(tau_end / step), points) * step
-    kept = tuple(_checks.real("snapshots", tau, 0, tau_end) for tau in snapshots)
+    kept = tuple(_checks.real("snapshots", tau, 0, tau_end) for tau in _several("snapshots", snapshots))
     return _Settings(width, activation(spec), init_std, method, step, grid, weight_decay, tolerance, kept)
 
 
@@ -151,7 +170,7 @@ def _described(task: Task, s: _Settings) -> dict:
     return {
         "task": task.name,
         "width": s.width,
-        "activation": s.sigma.name,
+        "activation": s.sigma.name if s.sigma.name in NAMED else _sampled(s.sigma),
         "init_std": s.init_std,
         "method": s.method,
         "step": s.step,
@@ -164,16 +183,40 @@ def _described(task: Task, s: _Settings) -> dict:
     }
 
 
-def _stored(path, described: dict) -> dict[int, xr.Dataset]:
+def _sampled(sigma: Activation) -> str:
+    """A callable's name and some of its values: two lambdas have the same name."""
+    values = sigma.value(torch.linspace(-2, 2, 9, dtype=torch.float64))
+    return f"{sigma.name}: {' '.join(f'{value:.5g}' for value in values.tolist())}"
+
+
+def _checksum(task: Task) -> int:
+    """Of a task's data: tasks of one name differ by split."""
+    crc = 0
+    for name in DATA:
+        crc = zlib.crc32(getattr(task, name).contiguous().numpy(), crc)
+    return crc
+
+
+def _stored(path, described: dict, wanted: dict[int, Task]) -> dict[int, xr.Dataset]:
     """Finished runs at ``path``, by seed."""
     path = records.writable(path)
     if not Path(path).exists():
         return {}
-    stored = records.load(path)
-    other = {key: stored.attrs.get(key) for key, value in described.items() if stored.attrs.get(key) != value}
+    try:
+        stored = records.load(path)
+    except (OSError, ValueError) as error:
+        raise ValueError(
+            f"path = '{path}': is not a file of records ({error}); choose another path"
+        ) from error
+    there = {key: np.asarray(stored.attrs.get(key)).item() for key in described}
+    other = {key: value for key, value in there.items() if value != described[key]}
     if other:
         raise ValueError(f"path = '{path}': holds records of other settings, {other}; choose another path")
-    return {int(run.seed): run for _, run in stored.groupby("run", squeeze=False)}
+    done = {int(seed): stored.isel(run=i, drop=True) for i, seed in enumerate(stored.seed.values)}
+    for seed, task in wanted.items():
+        if seed in done and int(done[seed]["data"].item()) != _checksum(task):
+            raise ValueError(f"path = '{path}': holds seed {seed} of other data; choose another path")
+    return done
 
 
 def _joined(runs: dict[int, xr.Dataset], described: dict) -> xr.Dataset:
@@ -183,7 +226,10 @@ def _joined(runs: dict[int, xr.Dataset], described: dict) -> xr.Dataset:
     whole = xr.concat(
         list(runs.values()), dim="run", join="outer", data_vars="all", coords="minimal", compat="override"
     )
-    return whole.assign_coords(run=np.arange(len(runs)), seed=("run", list(runs))).assign_attrs(described)
+    longest = max(runs.values(), key=lambda run: run.sizes["step"])
+    return whole.assign_coords(
+        run=np.arange(len(runs)), seed=("run", list(runs)), tau=("step", longest["tau"].data)
+    ).assign_attrs(described)
 
 
 def _side_by_side(
@@ -234,7 +280,8 @@ def _run(seed: int, task: Task, settings: _Settings, log: list[dict], bar, halt:
     E = torch.randn(d_in, settings.width, generator=generator, dtype=task.X_train.dtype) * settings.init_std
     path = {"euler": _euler, "adaptive": _adaptive}[settings.method]
     for tau, E, evaluations in path(E, task, settings, halt):  # noqa: B020
-        log.append({"tau": tau, "evaluations": evaluations, **_measured(E, task, settings)})
+        kept = {"E": E} if len(log) in settings.kept else {}
+        log.append({"tau": tau, "evaluations": evaluations, **_measured(E, task, settings), **kept})
         bar.update()
 
 
@@ -282,7 +329,8 @@ def _adaptive(E: Tensor, task: Task, s: _Settings, halt) -> Iterator[tuple[float
                 raise DivergedError(f"tolerance = {s.tolerance:g}: no step is small enough ({trouble})")
             between = solver.dense_output()
             while ahead < len(s.grid) and s.grid[ahead] <= solver.t:
-                yield float(s.grid[ahead]), torch.from_numpy(between(s.grid[ahead])).view_as(E), solver.nfev
+                at = torch.from_numpy(between(s.grid[ahead])).to(E.dtype).view_as(E)
+                yield float(s.grid[ahead]), at, solver.nfev
                 ahead += 1
     except InterruptedError:
         return
@@ -303,9 +351,8 @@ def _measured(E: Tensor, task: Task, s: _Settings) -> dict:
         "norm_E": float(norm_E),
         "norm_W": float(norm_W),
         "cost": float(norm_E + (task.Y_train * at.AY).sum()),
-        "condition": _condition(at),
+        "condition": _condition(at, s.weight_decay),
         "prediction": torch.cat([trained, tested]).argmax(1).numpy().astype(np.int16),
-        "E": E,
     }
 
 
@@ -313,10 +360,10 @@ def _accuracy(outputs: Tensor, Y: Tensor) -> float:
     return float((outputs.argmax(1) == Y.argmax(1)).double().mean())
 
 
-def _condition(at: Motion) -> float:
+def _condition(at: Motion, weight_decay: float) -> float:
     """LAPACK's 1-norm condition estimate from the Cholesky factor: O(n²), where an exact one is O(n³)."""
     factor = at.factor.double().numpy()
-    norm = np.linalg.norm(at.gram.double().numpy(), 1)
+    norm = np.linalg.norm(at.gram.double().numpy(), 1) + weight_decay  # HHᵀ has no negative diagonal entry
     reciprocal, _ = lapack.dpocon(factor, norm, uplo="L")
     return float(1 / reciprocal) if reciprocal else np.inf
 
@@ -335,8 +382,8 @@ def _as_dataset(log: list[dict], task: Task, s: _Settings) -> xr.Dataset:
         run["prediction"] = (("step", "pair"), predictions)
         run["is_train"] = ("pair", order < task.n_train)
         run = run.assign_coords(a=("pair", pairs[order, 0]), b=("pair", pairs[order, 1]))
-    if s.snapshots:
-        near = [min(log, key=lambda entry: abs(entry["tau"] - tau)) for tau in s.snapshots]
+    if near := [log[i] for i in s.kept if i < len(log)]:  # an unfinished run has only those that it reached
         run["E"] = (("snapshot", "token", "unit"), np.stack([entry["E"].numpy() for entry in near]))
         run = run.assign_coords(snapshot=[entry["tau"] for entry in near])
+    run["data"] = _checksum(task)
     return run
