@@ -104,7 +104,7 @@ def state_duration(app, doctree) -> None:
     path = Path(app.env.doc2path(app.env.docname))
     title = next(iter(doctree.findall(nodes.title)), None)
     if path.suffix == ".ipynb" and title is not None:
-        text = f"Takes {duration(path)} on one core."
+        text = f"Time to run: {duration(path)} on one core."
         title.parent.insert(
             title.parent.index(title) + 1, nodes.paragraph("", text, classes=["chapter-time"])
         )
@@ -114,5 +114,5 @@ def duration(path: Path) -> str:
     """How long a notebook took when it was last executed for the repository, in words."""
     seconds = json.loads(path.read_text(encoding="utf-8"))["metadata"].get("grokutils", {}).get("seconds")
     if seconds is None:
-        return "a time not measured yet"
+        return "not measured"
     return f"{max(5, 5 * round(seconds / 5)):.0f} s" if seconds < 90 else f"{seconds / 60:.1f} min"
