@@ -1,0 +1,15 @@
+"""Run every benchmark of this folder, or those named: ``python -m benchmarks [NAME …]``."""
+
+from __future__ import annotations
+
+import importlib
+import sys
+from pathlib import Path
+
+names = sorted(path.stem for path in Path(__file__).parent.glob("*.py") if not path.stem.startswith("_"))
+chosen = sys.argv[1:] or names
+if unknown := sorted(set(chosen) - set(names)):
+    sys.exit(f"no benchmark {', '.join(unknown)}: choose among {', '.join(names)}")
+for name in chosen:
+    print(f"== {name}", flush=True)
+    importlib.import_module(f"benchmarks.{name}").main()
