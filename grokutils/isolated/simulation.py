@@ -2,55 +2,30 @@
 
 from __future__ import annotations
 
-import json
 import threading
-import zlib
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from contextlib import contextmanager
-from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 import torch
 import xarray as xr
 from scipy.integrate import RK23
-from scipy.linalg import lapack
 from threadpoolctl import threadpool_limits
 from torch import Tensor
 
 from .. import _checks, _progress, records
-from ..activations import NAMED, Activation, activation
+from ..activations import activation
 from ..tasks import Task
-from .closed_form import Motion, SingularGramError, check_width
+from . import recording
+from .closed_form import SingularGramError, check_width
 
 METHODS = ("euler", "adaptive")
-DATA = ("X_train", "Y_train", "X_test", "Y_test")
 BLOWN_UP = 1e8  # growth of ‖E‖² from which no run comes back
 
 
 class DivergedError(ArithmeticError):
     """A step that made the embeddings blow up."""
-
-
-@dataclass(frozen=True)
-class _Settings:
-    """One run's settings; ``grid`` holds the slow times at which it is recorded."""
-
-    width: int
-    sigma: Activation
-    init_std: float
-    method: str
-    step: float
-    grid: np.ndarray
-    weight_decay: float
-    tolerance: float
-    snapshots: tuple[float, ...]
-
-    @property
-    def kept(self) -> list[int]:
-        """The records nearest to the snapshots' slow times."""
-        return sorted({int(np.abs(self.grid - tau).argmin()) for tau in self.snapshots})
 
 
 def simulate(
@@ -116,21 +91,23 @@ def simulate(
     settings = _settings(
         tasks, width, activation, init_std, method, step, tau_end, weight_decay, tolerance, points, snapshots
     )
-    described = _described(tasks[0], settings)
+    described = recording.described(tasks[0], settings)
     wanted = dict(zip(seeds, tasks, strict=True))
-    done = _stored(path, described, wanted) if path is not None else {}
+    done = recording.stored(path, described, wanted) if path is not None else {}
     missing = {seed: task for seed, task in wanted.items() if seed not in done}
     partial: dict[int, xr.Dataset] = {}
     try:
         for seed, run in _side_by_side(missing, settings, partial, progress):
             done[seed] = run
             if path is not None:
-                records.save(_joined(done, described), path)
+                records.save(recording.joined(done, described), path)
     except (SingularGramError, DivergedError, KeyboardInterrupt) as stopped:
         reached = {**done, **partial}
-        stopped.records = _joined({seed: reached[seed] for seed in seeds if seed in reached}, described)
+        stopped.records = recording.joined(
+            {seed: reached[seed] for seed in seeds if seed in reached}, described
+        )
         raise
-    return _joined({seed: done[seed] for seed in seeds}, described)
+    return recording.joined({seed: done[seed] for seed in seeds}, described)
 
 
 def _several(name: str, values) -> Iterable:
@@ -141,14 +118,14 @@ def _several(name: str, values) -> Iterable:
 
 def _settings(
     tasks, width, spec, init_std, method, step, tau_end, weight_decay, tolerance, points, snapshots
-) -> _Settings:
+) -> recording.Settings:
     """Every argument checked, before any work."""
     width = _checks.integer("width", width, 1)
     weight_decay = _checks.real("weight_decay", weight_decay, 0)
     for task in tasks:
         if not isinstance(task, Task):
             raise ValueError(f"task = {task!r}: must be a Task, or one for each seed")
-        for name in DATA:
+        for name in recording.DATA:
             array, first = (_checks.tensor(name, getattr(t, name), ndim=2) for t in (task, tasks[0]))
             _checks.same(f"shapes of {name}", first=tuple(first.shape), other=tuple(array.shape))
             _checks.same("dtypes", X_train=tasks[0].X_train.dtype, other=array.dtype)
@@ -162,78 +139,13 @@ def _settings(
     tolerance = _checks.real("tolerance", tolerance, 1e-12, 0.1)
     grid = records.log_spaced(round(tau_end / step), points) * step
     kept = tuple(_checks.real("snapshots", tau, 0, tau_end) for tau in _several("snapshots", snapshots))
-    return _Settings(width, activation(spec), init_std, method, step, grid, weight_decay, tolerance, kept)
-
-
-def _described(task: Task, s: _Settings) -> dict:
-    """Settings as dataset attributes."""
-    return {
-        "task": task.name,
-        "width": s.width,
-        "activation": s.sigma.name if s.sigma.name in NAMED else _sampled(s.sigma),
-        "init_std": s.init_std,
-        "method": s.method,
-        "step": s.step,
-        "tau_end": float(s.grid[-1]),
-        "weight_decay": s.weight_decay,
-        "tolerance": s.tolerance if s.method == "adaptive" else 0.0,
-        "points": len(s.grid),
-        "snapshots": json.dumps(s.snapshots),
-        **records.provenance(),
-    }
-
-
-def _sampled(sigma: Activation) -> str:
-    """A callable's name and some of its values: two lambdas have the same name."""
-    values = sigma.value(torch.linspace(-2, 2, 9, dtype=torch.float64))
-    return f"{sigma.name}: {' '.join(f'{value:.5g}' for value in values.tolist())}"
-
-
-def _checksum(task: Task) -> int:
-    """Of a task's data: tasks of one name differ by split."""
-    crc = 0
-    for name in DATA:
-        crc = zlib.crc32(getattr(task, name).contiguous().numpy(), crc)
-    return crc
-
-
-def _stored(path, described: dict, wanted: dict[int, Task]) -> dict[int, xr.Dataset]:
-    """Finished runs at ``path``, by seed."""
-    path = records.writable(path)
-    if not Path(path).exists():
-        return {}
-    try:
-        stored = records.load(path)
-    except (OSError, ValueError) as error:
-        raise ValueError(
-            f"path = '{path}': is not a file of records ({error}); choose another path"
-        ) from error
-    there = {key: np.asarray(stored.attrs.get(key)).item() for key in described}
-    other = {key: value for key, value in there.items() if value != described[key]}
-    if other:
-        raise ValueError(f"path = '{path}': holds records of other settings, {other}; choose another path")
-    done = {int(seed): stored.isel(run=i, drop=True) for i, seed in enumerate(stored.seed.values)}
-    for seed, task in wanted.items():
-        if seed in done and int(done[seed]["data"].item()) != _checksum(task):
-            raise ValueError(f"path = '{path}': holds seed {seed} of other data; choose another path")
-    return done
-
-
-def _joined(runs: dict[int, xr.Dataset], described: dict) -> xr.Dataset:
-    """Runs as one dataset; an unfinished run has NaN where it did not get."""
-    if not runs:
-        return xr.Dataset(attrs=described)
-    whole = xr.concat(
-        list(runs.values()), dim="run", join="outer", data_vars="all", coords="minimal", compat="override"
+    return recording.Settings(
+        width, activation(spec), init_std, method, step, grid, weight_decay, tolerance, kept
     )
-    longest = max(runs.values(), key=lambda run: run.sizes["step"])
-    return whole.assign_coords(
-        run=np.arange(len(runs)), seed=("run", list(runs)), tau=("step", longest["tau"].data)
-    ).assign_attrs(described)
 
 
 def _side_by_side(
-    missing: dict[int, Task], settings: _Settings, partial: dict[int, xr.Dataset], progress: bool
+    missing: dict[int, Task], settings: recording.Settings, partial: dict[int, xr.Dataset], progress: bool
 ) -> Iterator[tuple[int, xr.Dataset]]:
     """Yield (seed, run) as runs finish; when one fails or the user interrupts, ``partial`` holds the others."""
     halt = threading.Event()
@@ -253,11 +165,13 @@ def _side_by_side(
                 for future in finished:
                     future.result()
                     seed = waiting.pop(future)
-                    yield seed, _as_dataset(logs.pop(seed), missing[seed], settings)
+                    yield seed, recording.as_dataset(logs.pop(seed), missing[seed], settings)
         finally:
             halt.set()
             wait(waiting)
-            partial.update({s: _as_dataset(log, missing[s], settings) for s, log in logs.items() if log})
+            partial.update(
+                {s: recording.as_dataset(log, missing[s], settings) for s, log in logs.items() if log}
+            )
 
 
 @contextmanager
@@ -272,7 +186,9 @@ def _one_thread_each() -> Iterator[int]:
         torch.set_num_threads(threads)
 
 
-def _run(seed: int, task: Task, settings: _Settings, log: list[dict], bar, halt: threading.Event) -> None:
+def _run(
+    seed: int, task: Task, settings: recording.Settings, log: list[dict], bar, halt: threading.Event
+) -> None:
     """One run; its records go to ``log`` as they are made."""
     torch.set_num_threads(1)  # PyTorch keeps this for each thread that it works in
     d_in = task.X_train.shape[1]
@@ -281,15 +197,11 @@ def _run(seed: int, task: Task, settings: _Settings, log: list[dict], bar, halt:
     path = {"euler": _euler, "adaptive": _adaptive}[settings.method]
     for tau, E, evaluations in path(E, task, settings, halt):  # noqa: B020
         kept = {"E": E} if len(log) in settings.kept else {}
-        log.append({"tau": tau, "evaluations": evaluations, **_measured(E, task, settings), **kept})
+        log.append({"tau": tau, "evaluations": evaluations, **recording.measured(E, task, settings), **kept})
         bar.update()
 
 
-def _motion(E: Tensor, task: Task, s: _Settings) -> Motion:
-    return Motion(E, task.X_train, task.Y_train, s.sigma, s.weight_decay)
-
-
-def _euler(E: Tensor, task: Task, s: _Settings, halt) -> Iterator[tuple[float, Tensor, int]]:
+def _euler(E: Tensor, task: Task, s: recording.Settings, halt) -> Iterator[tuple[float, Tensor, int]]:
     """The study's steps, E ← E + step · dE/dτ."""
     limit = BLOWN_UP * E.square().sum()
     yield 0.0, E, 0
@@ -298,7 +210,7 @@ def _euler(E: Tensor, task: Task, s: _Settings, halt) -> Iterator[tuple[float, T
         while done < round(tau / s.step):
             if halt.is_set():
                 return
-            E = E + s.step * _motion(E, task, s).velocity
+            E = E + s.step * recording.motion(E, task, s).velocity
             done += 1
             if not E.square().sum() <= limit:
                 raise DivergedError(
@@ -308,14 +220,14 @@ def _euler(E: Tensor, task: Task, s: _Settings, halt) -> Iterator[tuple[float, T
         yield float(tau), E, done
 
 
-def _adaptive(E: Tensor, task: Task, s: _Settings, halt) -> Iterator[tuple[float, Tensor, int]]:
+def _adaptive(E: Tensor, task: Task, s: recording.Settings, halt) -> Iterator[tuple[float, Tensor, int]]:
     """The exact flow to within the tolerance."""
 
     def slope(_, flat: np.ndarray) -> np.ndarray:
         if halt.is_set():
             raise InterruptedError
         at = torch.from_numpy(flat).to(E.dtype).view_as(E)
-        return _motion(at, task, s).velocity.numpy().ravel()
+        return recording.motion(at, task, s).velocity.numpy().ravel()
 
     yield 0.0, E, 0
     try:
@@ -334,56 +246,3 @@ def _adaptive(E: Tensor, task: Task, s: _Settings, halt) -> Iterator[tuple[float
                 ahead += 1
     except InterruptedError:
         return
-
-
-def _measured(E: Tensor, task: Task, s: _Settings) -> dict:
-    """What is recorded of one state."""
-    at = _motion(E, task, s)
-    W = at.readout
-    trained = at.H @ W  # (n_train, d_out)
-    tested = s.sigma.value(task.X_test @ E) @ W  # (n_test, d_out)
-    norm_E, norm_W = E.square().sum(), W.square().sum()
-    return {
-        "test_accuracy": _accuracy(tested, task.Y_test),
-        "train_accuracy": _accuracy(trained, task.Y_train),
-        "test_loss": float((tested - task.Y_test).square().sum(1).mean()),
-        "residual": float((trained - task.Y_train).norm() / task.Y_train.norm()),
-        "norm_E": float(norm_E),
-        "norm_W": float(norm_W),
-        "cost": float(norm_E + (task.Y_train * at.AY).sum()),
-        "condition": _condition(at, s.weight_decay),
-        "prediction": torch.cat([trained, tested]).argmax(1).numpy().astype(np.int16),
-    }
-
-
-def _accuracy(outputs: Tensor, Y: Tensor) -> float:
-    return float((outputs.argmax(1) == Y.argmax(1)).double().mean())
-
-
-def _condition(at: Motion, weight_decay: float) -> float:
-    """LAPACK's 1-norm condition estimate from the Cholesky factor: O(n²), where an exact one is O(n³)."""
-    factor = at.factor.double().numpy()
-    norm = np.linalg.norm(at.gram.double().numpy(), 1) + weight_decay  # HHᵀ has no negative diagonal entry
-    reciprocal, _ = lapack.dpocon(factor, norm, uplo="L")
-    return float(1 / reciprocal) if reciprocal else np.inf
-
-
-def _as_dataset(log: list[dict], task: Task, s: _Settings) -> xr.Dataset:
-    """One run's records."""
-    scalars = [key for key in log[0] if key not in ("tau", "prediction", "E")]
-    run = xr.Dataset(
-        {key: ("step", [entry[key] for entry in log]) for key in scalars},
-        coords={"step": np.arange(len(log)), "tau": ("step", [entry["tau"] for entry in log])},
-    )
-    if task.p is not None:
-        pairs = torch.cat([task.pairs_train, task.pairs_test]).numpy()
-        order = np.lexsort((pairs[:, 1], pairs[:, 0]))  # the same order for every split
-        predictions = np.stack([entry["prediction"] for entry in log])[:, order]
-        run["prediction"] = (("step", "pair"), predictions)
-        run["is_train"] = ("pair", order < task.n_train)
-        run = run.assign_coords(a=("pair", pairs[order, 0]), b=("pair", pairs[order, 1]))
-    if near := [log[i] for i in s.kept if i < len(log)]:  # an unfinished run has only those that it reached
-        run["E"] = (("snapshot", "token", "unit"), np.stack([entry["E"].numpy() for entry in near]))
-        run = run.assign_coords(snapshot=[entry["tau"] for entry in near])
-    run["data"] = _checksum(task)
-    return run

@@ -11,7 +11,7 @@ import torch
 import xarray as xr
 
 from grokutils import isolated, records, tasks
-from grokutils.isolated import simulation
+from grokutils.isolated import recording, simulation
 
 TASK = tasks.modular(5, train_fraction=0.6)  # 9 training samples
 SMALL = {"width": 24, "seeds": (0, 1, 2), "step": 0.01, "tau_end": 1.0, "points": 12, "progress": False}
@@ -343,8 +343,8 @@ def test_the_shorter_run_does_not_cut_the_times(threads):
     settings = simulation._settings([TASK], 24, "relu", None, "euler", 0.01, 1.0, 0.0, 1e-3, 12, ())
     short, full = whole.isel(run=0, step=slice(4)), whole.isel(run=1)
     drop = ["seed", "run"]
-    joined = simulation._joined(
-        {0: short.drop_vars(drop), 1: full.drop_vars(drop)}, simulation._described(TASK, settings)
+    joined = recording.joined(
+        {0: short.drop_vars(drop), 1: full.drop_vars(drop)}, recording.described(TASK, settings)
     )
     np.testing.assert_array_equal(joined.tau, whole.tau)
     assert np.isnan(joined.cost[0, 4:]).all()
