@@ -54,9 +54,8 @@ def run(tmp_path, monkeypatch):
         name = environments.kernel(environment, tmp_path / "jupyter")
         monkeypatch.setenv("JUPYTER_PATH", os.fspath(tmp_path / "jupyter"))
         monkeypatch.setenv("GROKUTILS_ADDRESS", address)
-        monkeypatch.delenv("PYTHONPATH", raising=False)
-        for threads in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):
-            monkeypatch.setenv(threads, "1")
+        for ours in ("PYTHONPATH", "MPLBACKEND"):
+            monkeypatch.delenv(ours, raising=False)
         folder = tmp_path / "empty"
         folder.mkdir()
         result = tmp_path / "out.ipynb"

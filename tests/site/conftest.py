@@ -83,9 +83,11 @@ def listen(addresses):
             if response.status >= 400:
                 complaints.append(f"status {response.status}: {response.url}")
 
-        page.on(
-            "console", lambda m: m.type in ("error", "warning") and complaints.append(f"console: {m.text}")
-        )
+        def said(message):
+            if message.type in ("error", "warning") and not any(hint in message.text for hint in HINTS):
+                complaints.append(f"console: {message.text}")
+
+        page.on("console", said)
         page.on("pageerror", lambda error: complaints.append(f"error: {error}"))
         page.on("request", requested)
         page.on("requestfailed", lambda r: complaints.append(f"failed: {r.url} {r.failure}"))
