@@ -130,11 +130,11 @@ def test_euler_converges_to_the_adaptive_flow_at_first_order():
     exact = simulate(method="adaptive", tolerance=1e-9, **smooth)
     final = float(exact.norm_E[0, -1])
     errors = [
-        float(simulate(**{**smooth, "step": step}).norm_E[0, -1]) - final for step in (5e-4, 2.5e-4, 1.25e-4)
+        float(simulate(**{**smooth, "step": step}).norm_E[0, -1]) - final for step in (1e-3, 5e-4, 2.5e-4)
     ]
     assert abs(errors[-1]) < 1e-2 * final
-    assert errors[0] / errors[1] == pytest.approx(2, abs=0.1)
-    assert errors[1] / errors[2] == pytest.approx(2, abs=0.1)
+    assert errors[0] / errors[1] == pytest.approx(2, abs=0.15)
+    assert errors[1] / errors[2] == pytest.approx(2, abs=0.15)
 
 
 def test_the_adaptive_flow_converges_with_its_tolerance():
