@@ -26,6 +26,7 @@ $(READY): requirements.txt pyproject.toml
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -r requirements.txt
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps -e .
+	$(BIN)/python -c 'import matplotlib.font_manager' 2>/dev/null # builds the font cache, or the first chapter would say that it does
 	touch $@
 
 as_root = if [ "$$(id -u)" = 0 ]; then $(1); elif command -v sudo >/dev/null && sudo -n true 2>/dev/null; then sudo -n sh -c '$(1)'; else false; fi
