@@ -283,7 +283,7 @@ def _check_theta(theta: Tensor) -> None:
 
 
 def _targets(f, theta, X, Y) -> Tensor:
-    shape = f(theta, X).shape if outputs(f, theta, X) is not None else None
+    shape = len(X), len(outputs(f, theta, X)) // len(X)
     if _checks.tensor("Y", Y).shape != shape:
-        raise ValueError(f"Y has shape {tuple(Y.shape)}: must be {tuple(shape)}, as f's outputs")
+        raise ValueError(f"Y has shape {tuple(Y.shape)}: must be {shape}, as f's outputs")
     return Y.reshape(-1)
