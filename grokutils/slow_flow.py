@@ -24,12 +24,13 @@ from . import _checks, records, zero_loss
 from .zero_loss import Network
 
 ONE_STEP = {"DOP853": scipy.integrate.DOP853, "RK45": scipy.integrate.RK45}
-STIFF = ("LSODA", "BDF", "Radau")
+STIFF = {name: getattr(scipy.integrate, name) for name in ("LSODA", "BDF", "Radau")}
 SINGULAR = 1e-8  # σ_min/σ_max at which the slow flow stops: P_T is about to jump
 STALLED = (
     100  # steps in a row that together advance τ by less than a millionth of its range: a kink, or the end
 )
 PATIENCE = 1e6  # time t after which :func:`landing` gives up
+MANY = 20_000  # steps after which training gives up: ten times what stiff runs need
 
 
 class StoppedError(ArithmeticError):
@@ -114,7 +115,7 @@ def gradient_flow(
         The solver found no way on.
     """
     lam = _checks.real("weight_decay", weight_decay, 0, open_low=True)
-    _checks.one_of("method", method, STIFF)
+    _checks.one_of("method", method, tuple(STIFF))
     rtol = _checks.real("rtol", rtol, 1e-13, 1e-2)
     taus = _times(tau_end, points)
     settings = {"flow": "gradient", "weight_decay": lam, "method": method, "rtol": rtol}
@@ -123,13 +124,19 @@ def gradient_flow(
     slope = _numpy(lambda t: -torch.func.hessian(loss)(t) / (2 * lam) - torch.eye(len(t), dtype=t.dtype))
 
     def run(start: Tensor) -> xr.Dataset:
-        solution = _solve(velocity, taus[-1], start, method, rtol, jac=slope, t_eval=taus)
-        rows = [_row(f, X, Y.reshape(-1), torch.tensor(theta)) for theta in solution.y.T]
-        reached = _dataset(rows, solution.t, settings)
-        reached = reached.assign(loss=reached.residual**2)
-        if not solution.success:
-            raise StoppedError(f"stopped before tau = {taus[-1]:g}: {solution.message}", reached)
-        return reached
+        rows = [_row(f, X, Y.reshape(-1), start)]
+        try:
+            for solver in _steps(STIFF[method], velocity, slope, start, taus[-1], rtol):
+                between = solver.dense_output()
+                while len(rows) < len(taus) and taus[len(rows)] <= solver.t:
+                    rows.append(_row(f, X, Y.reshape(-1), torch.tensor(between(taus[len(rows)]))))
+        except ArithmeticError as error:
+            raise StoppedError(f"stopped before tau = {taus[-1]:g}: {error}", finish(rows)) from error
+        return finish(rows)
+
+    def finish(rows: list) -> xr.Dataset:
+        reached = _dataset(rows, taus, settings)
+        return reached.assign(loss=reached.residual**2)
 
     return _each_run(run, theta0, f, X, Y)
 
@@ -151,21 +158,20 @@ def landing(f: Network, theta0: Tensor, X: Tensor, Y: Tensor, rtol: float = 1e-1
     slope = _numpy(lambda t: -torch.func.hessian(loss)(t))
     close = 1e-7 * float(y.norm().clamp(min=1))  # what remains, one step of :func:`_back` does to rounding
 
-    def near(_, theta):
-        return float((zero_loss.outputs(f, torch.tensor(theta), X) - y).norm()) - close
-
-    near.terminal = True
-    if near(0, theta0.numpy()) <= 0:
-        return _back(f, theta0, X, y)[0]
-    solution = _solve(velocity, PATIENCE, theta0, "LSODA", rtol, jac=slope, events=near)
-    theta = torch.tensor(solution.y[:, -1])
-    if solution.status != 1:
-        row = _row(f, X, y, theta)
-        raise StoppedError(
-            f"no point of Z reached from theta0: residual {row[1]:.3g} at t = {solution.t[-1]:g}; start elsewhere",
-            _dataset([row], [0.0], {"flow": "fast"}),
-        )
-    return _back(f, theta, X, y)[0]
+    theta, steps = theta0, _steps(scipy.integrate.LSODA, velocity, slope, theta0, PATIENCE, rtol)
+    try:
+        while (zero_loss.outputs(f, theta, X) - y).norm() > close:
+            theta = torch.tensor(next(steps).y)
+        return _back(f, theta, X, y)[0]
+    except StopIteration:
+        why = f"still under way at t = {PATIENCE:g}"
+    except ArithmeticError as error:
+        why = str(error)
+    row = _row(f, X, y, theta)
+    raise StoppedError(
+        f"no point of Z reached from theta0: residual {row[1]:.3g}, {why}; start elsewhere",
+        _dataset([row], [0.0], {"flow": "fast"}),
+    )
 
 
 class _Slow:
@@ -207,15 +213,8 @@ class _Slow:
         end = self.taus[-1]
         length = None if self.length is None else min(self.length, end - tau)
         while True:
-            solver = self.solver(
-                self.velocity,
-                tau,
-                theta.numpy(),
-                end,
-                rtol=self.rtol,
-                atol=self.rtol / 100,
-                first_step=length,
-            )
+            limits = {"rtol": self.rtol, "atol": self.rtol / 100, "first_step": length}
+            solver = self.solver(self.velocity, tau, theta.numpy(), end, **limits)
             solver.step()
             if solver.status == "failed":
                 self._stop(tau, "the integrator found no step that is accurate enough")
@@ -235,9 +234,7 @@ class _Slow:
             self.mark, self.attempts = tau, 0
         self.attempts += 1
         if self.attempts > STALLED:
-            self._stop(
-                tau, f"{STALLED} steps without progress; Z may be singular, or f not smooth, near there"
-            )
+            self._stop(tau, f"{STALLED} steps without progress; Z may be singular, or f not smooth, there")
 
     def _record(self, theta: Tensor) -> None:
         self.rows.append((*_row(self.f, self.X, self.y, theta), self.drift))
@@ -253,9 +250,7 @@ def _back(f, theta: Tensor, X, y: Tensor) -> tuple[Tensor, float, bool]:
     J = zero_loss.jacobian(f, theta, X)
     r = zero_loss.outputs(f, theta, X) - y
     S = zero_loss.singular_values(J)
-    step = torch.linalg.lstsq(J, r[:, None], driver="gelsd").solution[
-        :, 0
-    ]  # J⁺r, also for a rank-deficient J
+    step = torch.linalg.lstsq(J, r[:, None], driver="gelsd").solution[:, 0]  # J⁺r, whatever J's rank
     return theta - step, float(step.norm()), bool(S[-1] <= SINGULAR * S[0])
 
 
@@ -300,12 +295,29 @@ def _check_start(f, theta: Tensor, X, Y) -> Tensor:
     return Y.reshape(-1)
 
 
-def _solve(velocity, end: float, start: Tensor, method: str, rtol: float, **options):
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # LSODA also warns where the result already says that it failed
-        return scipy.integrate.solve_ivp(
-            velocity, (0.0, end), start.numpy(), method, rtol=rtol, atol=rtol / 100, **options
+def _steps(method, velocity, slope, start: Tensor, end: float, rtol: float):
+    """SciPy's stiff solver after each of its steps up to ``end``; ArithmeticError where it cannot go on."""
+    if not np.isfinite(velocity(0.0, start.numpy())).all():
+        raise ValueError(
+            "theta0 is too large, or f not differentiable there: the gradient of L is not finite"
         )
+    solver = None
+    for _ in range(MANY):
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of overflow, and of what the solver's status says anyway
+            try:
+                solver = solver or method(
+                    velocity, 0.0, start.numpy(), end, jac=slope, rtol=rtol, atol=rtol / 100
+                )
+                message = solver.step()
+            except ValueError as error:  # infinite entries in the Jacobian of an implicit method
+                raise ArithmeticError(str(error)) from error
+        if solver.status == "failed" or not np.isfinite(solver.y).all():
+            raise ArithmeticError(message or "the weights left the finite numbers")
+        yield solver
+        if solver.status == "finished":
+            return
+    raise ArithmeticError(f"no end after {MANY} steps")
 
 
 def _loss(f, X, Y) -> Callable[[Tensor], Tensor]:

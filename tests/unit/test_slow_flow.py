@@ -285,3 +285,19 @@ def test_landing_that_never_reaches_zero_loss_says_so():
     with pytest.raises(slow_flow.StoppedError, match="no point of Z") as stopped:
         slow_flow.landing(product, vector(0.0, 0.0), ONE, ONE)  # a saddle of L
     assert float(stopped.value.records.residual[0]) == pytest.approx(1)
+
+
+def test_training_that_cannot_go_on_keeps_its_record():
+    def f(t, X):
+        return t.sum().sqrt() * X  # pulled towards −1, to where the root ends with an infinite slope
+
+    with pytest.raises(slow_flow.StoppedError) as stopped:
+        slow_flow.gradient_flow(f, vector(0.5, 0.5), ONE, -ONE, 0.1, 5.0, points=5001)
+    assert 1 < stopped.value.records.sizes["step"] < 5001
+    assert np.isfinite(stopped.value.records.theta).all()
+
+
+@pytest.mark.parametrize("method", ["BDF", "LSODA", "Radau"])
+def test_start_with_an_infinite_gradient_is_refused(method):
+    with pytest.raises(ValueError, match="gradient of L is not finite"):
+        slow_flow.gradient_flow(product, vector(1e200, 1e200), ONE, ONE, 0.1, 1.0, method=method)
