@@ -14,6 +14,10 @@ SMALL = {
         "n_seeds": 2,
         "sweep_seeds": 2,
         "sweep_tau": 0.2,
+        "grid_p": 7,
+        "grid_narrow": 4,
+        "grid_wide": 24,
+        "grid_steps": 20,
     },
     "book/1_seeing_it/02_toy_models": {
         "lams": [0.05, 0.2],
