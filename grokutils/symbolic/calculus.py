@@ -7,6 +7,7 @@ Write R in terms of a matrix E; :func:`differential` gives dR in terms of dE and
 from __future__ import annotations
 
 import operator
+import re
 from collections.abc import Callable, Iterable
 from functools import cache, reduce
 from typing import NamedTuple
@@ -172,9 +173,15 @@ def _pull(C, N, dE):
 
 
 def latex(steps: Iterable[Step]) -> str:
-    """The steps as aligned LaTeX, one rule a line."""
+    """The steps as aligned LaTeX, one rule a line; symbols named dE and the like are set as differentials."""
+
+    def written(e):
+        symbols = sorted(e.atoms(sp.MatrixSymbol), key=str)
+        moving = {s: rf"{{\mathrm{{d}}{s.name[1:]}}}" for s in symbols if s.name[0] == "d" and s.name[1:]}
+        return re.sub(r"(\{\\mathrm\{d\}\w+\}(\^\{T\})?)", r"\,\1\,", sp.latex(e, symbol_names=moving))
+
     lines = (
-        rf"\mathrm{{d}}\left[{sp.latex(s.formula)}\right] &= {sp.latex(s.result)} && \text{{({s.rule})}}"
+        rf"\mathrm{{d}}\left[{written(s.formula)}\right] &= {written(s.result)} && \text{{({s.rule})}}"
         for s in steps
     )
     return r"\begin{aligned}" + r" \\ ".join(lines) + r"\end{aligned}"
