@@ -287,7 +287,7 @@ def _each_run(run: Callable[[Tensor], xr.Dataset], theta0: Tensor, f, X, Y) -> x
 
 
 def _check_start(f, theta: Tensor, X, Y) -> Tensor:
-    y, d = zero_loss.outputs(f, theta, X), len(theta)
+    y, d = _checks.tensor("F(theta0)", zero_loss.outputs(f, theta, X)), len(theta)
     if _checks.tensor("Y", Y).shape != f(theta, X).shape:
         raise ValueError(f"Y has shape {tuple(Y.shape)}: must be {tuple(f(theta, X).shape)}, as f's outputs")
     if d < len(y):
@@ -297,18 +297,12 @@ def _check_start(f, theta: Tensor, X, Y) -> Tensor:
 
 def _steps(method, velocity, slope, start: Tensor, end: float, rtol: float):
     """SciPy's stiff solver after each of its steps up to ``end``; ArithmeticError where it cannot go on."""
-    if not np.isfinite(velocity(0.0, start.numpy())).all():
-        raise ValueError(
-            "theta0 is too large, or f not differentiable there: the gradient of L is not finite"
-        )
-    solver = None
+    solver, tolerances = None, {"rtol": rtol, "atol": rtol / 100}
     for _ in range(MANY):
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # of overflow, and of what the solver's status says anyway
             try:
-                solver = solver or method(
-                    velocity, 0.0, start.numpy(), end, jac=slope, rtol=rtol, atol=rtol / 100
-                )
+                solver = solver or method(velocity, 0.0, start.numpy(), end, jac=slope, **tolerances)
                 message = solver.step()
             except ValueError as error:  # infinite entries in the Jacobian of an implicit method
                 raise ArithmeticError(str(error)) from error
