@@ -14,20 +14,24 @@ from .inputs import ROOT
 
 PLACEHOLDER = "OWNER/REPOSITORY"
 STAMPED = ("_config.yml", "README.md", "CITATION.cff")  # besides every chapter's set-up cell
-SETUP_CELL = """# Set-up: does nothing where grokutils is installed; elsewhere (Colab) installs it from the book's address.
+SETUP_CELL = """# Set-up: nothing to do where grokutils is installed; elsewhere (Colab) it is fetched.
 import importlib.util, os, subprocess, sys
 
-ADDRESS = os.environ.get("GROKUTILS_ADDRESS", "git+https://github.com/OWNER/REPOSITORY@main")
+BOOK = "git+https://github.com/OWNER/REPOSITORY@main"
+BOOK = os.environ.get("GROKUTILS_ADDRESS", BOOK)
 if importlib.util.find_spec("grokutils") is None:
-    if "OWNER/" in ADDRESS:
+    if "OWNER/" in BOOK:
         sys.exit(
-            "This chapter needs the book's helper package, grokutils, and this copy does not know its address yet.\\n"
-            "Ways out: open the chapter inside a clone of the book and run `make lab` there; or run\\n"
-            "`pip install PATH_OR_ADDRESS_OF_THE_BOOK` first; or set the environment variable GROKUTILS_ADDRESS to that address."
+            "This chapter needs grokutils, the book's helper package, and this copy of the\\n"
+            "chapter does not know its address yet. Ways out:\\n"
+            "- open the chapter in a clone of the book, by `make lab`;\\n"
+            "- or run `pip install PATH_OR_ADDRESS_OF_THE_BOOK` first;\\n"
+            "- or set the environment variable GROKUTILS_ADDRESS to that address."
         )
-    done = subprocess.run([sys.executable, "-m", "pip", "install", "--quiet", ADDRESS], capture_output=True, text=True)
+    pip = [sys.executable, "-m", "pip", "install", "--quiet", BOOK]
+    done = subprocess.run(pip, capture_output=True, text=True)
     if done.returncode:
-        sys.exit(f"grokutils could not be installed from {ADDRESS}:\\n{done.stderr[-1000:]}")
+        sys.exit(f"grokutils did not install from {BOOK}:\\n{done.stderr[-1000:]}")
     importlib.invalidate_caches()
 """
 

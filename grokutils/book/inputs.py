@@ -26,10 +26,10 @@ def science(root: Path = ROOT) -> str:
 
 
 def notebook(cells: list[dict], root: Path = ROOT) -> str:
-    """Hash of all that a notebook's outputs depend on: its code cells and :func:`science`."""
+    """Hash of all that a notebook's outputs depend on: its code cells but set-up, and :func:`science`."""
     digest = hashlib.sha256(science(root).encode())
     for cell in cells:
-        if cell["cell_type"] == "code":
+        if cell["cell_type"] == "code" and "setup" not in cell["metadata"].get("tags", []):
             digest.update("".join(cell["source"]).encode())
             digest.update(b"\0")
     return digest.hexdigest()[:16]
