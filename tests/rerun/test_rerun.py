@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import os
 import re
 
@@ -110,11 +111,9 @@ def test_papermill_lists_every_parameter_with_type_default_and_range(page):
     known = declared(page)
     assert set(blocks) == set(known), "papermill passes over a line that holds more than one '='"
     for name, parameter in known.items():
-        kind, default = re.match(r"(\w+) \(default (.+)\)\s", blocks[name]).groups()
+        kind, default = re.match(r"(\w+) \(default (.+?)\)\s", blocks[name]).groups()
         assert kind == parameter.type
-        assert parameters.declared(f"{name}: {kind} = {default}  # {parameter.meaning or '?'}")[
-            name
-        ].default == (parameter.default)
+        assert ast.literal_eval(default) == parameter.default
         assert f"{parameter.allowed}. {parameter.meaning}".strip(". ") in " ".join(blocks[name].split())
 
 
