@@ -111,7 +111,7 @@ def test_chapter_runs_on_the_versions_that_colab_has(page, run, colab, repositor
             f"git+https://github.com/{PLACEHOLDER}@main",
             ["does not know its address", "make lab", "pip install", "GROKUTILS_ADDRESS"],
         ),
-        ("git+file:///no/such/repository", ["could not be installed from git+file:///no/such/repository"]),
+        ("git+file:///no/such/repository", ["did not install from git+file:///no/such/repository"]),
     ],
 )
 def test_set_up_that_cannot_succeed_says_so_without_a_stack_trace(address, words, run):
