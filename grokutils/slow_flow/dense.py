@@ -20,8 +20,8 @@ import torch
 import xarray as xr
 from torch import Tensor
 
-from . import _checks, records, zero_loss
-from .zero_loss import Network
+from .. import _checks, records, zero_loss
+from ..zero_loss import Network
 
 ONE_STEP = {"DOP853": scipy.integrate.DOP853, "RK45": scipy.integrate.RK45}
 STIFF = {name: getattr(scipy.integrate, name) for name in ("LSODA", "BDF", "Radau")}
