@@ -9,9 +9,10 @@ Every form solves with K = HHᵀ + λI by one Cholesky factorization: no inverse
 from __future__ import annotations
 
 import torch
+from scipy.linalg import lapack
 from torch import Tensor
 
-from .. import _checks
+from .. import _checks, tasks
 from ..activations import Activation, activation
 
 # A pivot L_jj² of a singular matrix comes out as rounding error, positive as often as not. It stays below some
@@ -60,24 +61,48 @@ def velocity(E: Tensor, X: Tensor, Y: Tensor, activation="relu", weight_decay: f
     """
     sigma, weight_decay = _check(E, X, Y, activation, weight_decay)
     with torch.no_grad():
-        return Motion(E, X, Y, sigma, weight_decay).velocity
+        return Motion(E, Inputs(X), Y, sigma, weight_decay).velocity
+
+
+class Inputs:
+    """X as a linear map: rows that are sums of two one-hots are gathered, others multiplied."""
+
+    def __init__(self, X: Tensor):
+        self.X = X
+        self.ends = tasks.ends(X)
+
+    def __matmul__(self, E: Tensor) -> Tensor:
+        """XE, (..., n, width)."""
+        if self.ends is None:
+            return self.X @ E
+        left, right = self.ends
+        return E.index_select(-2, left).add_(E.index_select(-2, right))
+
+    def back(self, pull: Tensor) -> Tensor:
+        """Xᵀ pull, (..., d_in, width)."""
+        if self.ends is None:
+            return self.X.mT @ pull
+        total = pull.new_zeros(*pull.shape[:-2], self.X.shape[1], pull.shape[-1])
+        for rows in self.ends:
+            total.index_add_(-2, rows, pull)
+        return total
 
 
 class Motion:
     """What one evaluation of eq. 20 computes, kept for those who record it (unchecked arguments)."""
 
-    def __init__(self, E: Tensor, X: Tensor, Y: Tensor, sigma: Activation, weight_decay: float):
+    def __init__(self, E: Tensor, X: Inputs, Y: Tensor, sigma: Activation, weight_decay: float):
+        self.E, self.X, self.sigma = E, X, sigma
         self.Z = X @ E  # (..., n, width)
         self.H = sigma.value(self.Z)  # (..., n, width)
-        self.gram = gram(self.H)  # (..., n, n)
-        self.factor = factor(self.gram, weight_decay)  # (..., n, n)
+        self.factor = factor(gram(self.H), weight_decay)  # (..., n, n), lower triangle
         self.AY = torch.cholesky_solve(Y, self.factor)  # (..., n, d_out)
-        pull = self.AY @ (self.AY.mT @ self.H)  # (..., n, width), thin products only
-        self.velocity = X.mT @ pull.mul_(sigma.slope(self.Z)) - E
+        self.readout = (self.AY.mT @ self.H).mT  # (..., width, d_out)
 
     @property
-    def readout(self) -> Tensor:
-        return self.H.mT @ self.AY
+    def velocity(self) -> Tensor:
+        pull = self.AY @ self.readout.mT  # (..., n, width)
+        return self.X.back(pull.mul_(self.sigma.slope(self.Z))).sub_(self.E)
 
 
 def gram(H: Tensor) -> Tensor:
@@ -92,17 +117,32 @@ def gram(H: Tensor) -> Tensor:
 
 
 def factor(K: Tensor, weight_decay: float) -> Tensor:
-    """Lower Cholesky factor of K + λI; raises :class:`SingularGramError` where there is none."""
+    """Lower Cholesky factor of K + λI; raises :class:`SingularGramError` where there is none.
+
+    Outside automatic differentiation K is overwritten, and the factor's upper triangle is not meant to be read.
+    """
     if weight_decay:
         K = K + weight_decay * torch.eye(K.shape[-1], dtype=K.dtype, device=K.device)
-    L, failed = torch.linalg.cholesky_ex(K)
-    pivots, scale = (M.detach().diagonal(dim1=-2, dim2=-1) for M in (L, K))
+    scale = K.detach().diagonal(dim1=-2, dim2=-1).clone()
+    in_place = K.device.type == "cpu" and not K.requires_grad
+    L, failed = _in_place(K) if in_place else torch.linalg.cholesky_ex(K)
+    pivots = L.detach().diagonal(dim1=-2, dim2=-1)
     if failed.any() or (pivots.square() <= ROUNDING * torch.finfo(K.dtype).eps * scale).any():
         raise SingularGramError(
             "HHᵀ is numerically singular: some training samples have hidden features that depend linearly on the "
             "others'. More hidden units, another seed or a weight_decay > 0 makes the readout well defined"
         )
     return L
+
+
+def _in_place(K: Tensor) -> tuple[Tensor, Tensor]:
+    """LAPACK's factorization into the memory of K; PyTorch's makes two copies, a third of its time at n = 492."""
+    potrf = {torch.float64: lapack.dpotrf, torch.float32: lapack.spotrf}[K.dtype]
+    failed = [
+        potrf(each.T, lower=1, clean=0, overwrite_a=1)[1]  # the transpose is what Fortran calls contiguous
+        for each in K.numpy().reshape(-1, *K.shape[-2:])
+    ]
+    return K.mT, torch.tensor(failed)
 
 
 def _check(E, X, Y, spec, weight_decay) -> tuple[Activation, float]:

@@ -16,7 +16,7 @@ from torch import Tensor
 from .. import records
 from ..activations import NAMED, Activation
 from ..tasks import Task
-from .closed_form import Motion
+from .closed_form import Motion, gram
 
 DATA = ("X_train", "Y_train", "X_test", "Y_test")
 
@@ -108,14 +108,9 @@ def joined(runs: dict[int, xr.Dataset], settings: dict) -> xr.Dataset:
     ).assign_attrs(settings)
 
 
-def motion(E: Tensor, task: Task, s: Settings) -> Motion:
-    return Motion(E, task.X_train, task.Y_train, s.sigma, s.weight_decay)
-
-
-def measured(E: Tensor, task: Task, s: Settings) -> dict:
+def measured(at: Motion, task: Task, s: Settings) -> dict:
     """What is recorded of one state."""
-    at = motion(E, task, s)
-    W = at.readout
+    E, W = at.E, at.readout
     trained = at.H @ W  # (n_train, d_out)
     tested = s.sigma.value(task.X_test @ E) @ W  # (n_test, d_out)
     norm_E, norm_W = E.square().sum(), W.square().sum()
@@ -139,7 +134,7 @@ def _accuracy(outputs: Tensor, Y: Tensor) -> float:
 def _condition(at: Motion, weight_decay: float) -> float:
     """LAPACK's 1-norm condition estimate from the Cholesky factor: O(n²), where an exact one is O(n³)."""
     factor = at.factor.double().numpy()
-    norm = np.linalg.norm(at.gram.double().numpy(), 1) + weight_decay  # HHᵀ has no negative diagonal entry
+    norm = np.linalg.norm(gram(at.H).double().numpy(), 1) + weight_decay  # HHᵀ has no negative diagonal entry
     reciprocal, _ = lapack.dpocon(factor, norm, uplo="L")
     return float(1 / reciprocal) if reciprocal else np.inf
 

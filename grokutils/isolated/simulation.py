@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from contextlib import contextmanager
 
@@ -18,7 +18,7 @@ from .. import _checks, _progress, records
 from ..activations import activation
 from ..tasks import Task
 from . import recording
-from .closed_form import SingularGramError, check_width
+from .closed_form import Inputs, Motion, SingularGramError, check_width
 
 METHODS = ("euler", "adaptive")
 BLOWN_UP = 1e8  # growth of ‖E‖² from which no run comes back
@@ -194,42 +194,54 @@ def _run(
     d_in = task.X_train.shape[1]
     generator = torch.Generator().manual_seed(seed)
     E = torch.randn(d_in, settings.width, generator=generator, dtype=task.X_train.dtype) * settings.init_std
+    X = Inputs(task.X_train)
+
+    def motion(E: Tensor) -> Motion:
+        return Motion(E, X, task.Y_train, settings.sigma, settings.weight_decay)
+
     path = {"euler": _euler, "adaptive": _adaptive}[settings.method]
-    for tau, E, evaluations in path(E, task, settings, halt):  # noqa: B020
-        kept = {"E": E} if len(log) in settings.kept else {}
-        log.append({"tau": tau, "evaluations": evaluations, **recording.measured(E, task, settings), **kept})
+    for tau, at, evaluations in path(E, motion, settings, halt):
+        kept = {"E": at.E} if len(log) in settings.kept else {}
+        log.append({"tau": tau, "evaluations": evaluations, **recording.measured(at, task, settings), **kept})
         bar.update()
 
 
-def _euler(E: Tensor, task: Task, s: recording.Settings, halt) -> Iterator[tuple[float, Tensor, int]]:
+Path = Iterator[tuple[float, Motion, int]]  # slow time, state, evaluations so far
+
+
+def _euler(E: Tensor, motion: Callable[[Tensor], Motion], s: recording.Settings, halt) -> Path:
     """The study's steps, E ← E + step · dE/dτ."""
     limit = BLOWN_UP * E.square().sum()
-    yield 0.0, E, 0
+    at = motion(E)
+    yield 0.0, at, 0
     done = 0
     for tau in s.grid[1:]:
         while done < round(tau / s.step):
             if halt.is_set():
                 return
-            E = E + s.step * recording.motion(E, task, s).velocity
+            E = torch.add(at.E, at.velocity, alpha=s.step)
             done += 1
             if not E.square().sum() <= limit:
                 raise DivergedError(
                     f"step = {s.step:g}: the embeddings blew up at step {done}; "
                     'take a smaller step or method="adaptive"'
                 )
-        yield float(tau), E, done
+            at = motion(E)
+        yield float(tau), at, done
 
 
-def _adaptive(E: Tensor, task: Task, s: recording.Settings, halt) -> Iterator[tuple[float, Tensor, int]]:
+def _adaptive(E: Tensor, motion: Callable[[Tensor], Motion], s: recording.Settings, halt) -> Path:
     """The exact flow to within the tolerance."""
+
+    def state(flat: np.ndarray) -> Tensor:
+        return torch.from_numpy(flat).to(E.dtype).view_as(E)
 
     def slope(_, flat: np.ndarray) -> np.ndarray:
         if halt.is_set():
             raise InterruptedError
-        at = torch.from_numpy(flat).to(E.dtype).view_as(E)
-        return recording.motion(at, task, s).velocity.numpy().ravel()
+        return motion(state(flat)).velocity.numpy().ravel()
 
-    yield 0.0, E, 0
+    yield 0.0, motion(E), 0
     try:
         solver = RK23(
             slope, 0.0, E.numpy().ravel(), s.grid[-1], rtol=s.tolerance, atol=s.tolerance * s.init_std
@@ -241,8 +253,7 @@ def _adaptive(E: Tensor, task: Task, s: recording.Settings, halt) -> Iterator[tu
                 raise DivergedError(f"tolerance = {s.tolerance:g}: no step is small enough ({trouble})")
             between = solver.dense_output()
             while ahead < len(s.grid) and s.grid[ahead] <= solver.t:
-                at = torch.from_numpy(between(s.grid[ahead])).to(E.dtype).view_as(E)
-                yield float(s.grid[ahead]), at, solver.nfev
+                yield float(s.grid[ahead]), motion(state(between(s.grid[ahead]))), solver.nfev
                 ahead += 1
     except InterruptedError:
         return

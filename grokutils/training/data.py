@@ -8,6 +8,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from .. import tasks
+
 
 @dataclass(frozen=True)
 class Rows:
@@ -62,10 +64,11 @@ def rows(samples: Sequence[tuple[Tensor, Tensor]], merge: bool) -> Rows:
         )
 
     Y, counts = padded([Y for _, Y, _ in counted]), padded([counts for *_, counts in counted])
-    if not all(_two_hot(X) for X, *_ in counted):
+    found = [tasks.ends(X) for X, *_ in counted]
+    if None in found:
         return Rows(Y, counts, X=padded([X for X, *_ in counted]))
     d_in = counted[0][0].shape[1]
-    pairs = padded([torch.stack(_ends(X), dim=1) for X, *_ in counted])  # (R, n, 2)
+    pairs = padded([torch.stack(pair, dim=1) for pair in found])  # (R, n, 2)
     pairs = (pairs + d_in * torch.arange(len(counted))[:, None, None]).flatten(0, 1)
     left, right = (index.contiguous() for index in pairs.unbind(1))
     return Rows(Y, counts, left=left, right=right, d_in=d_in)
@@ -82,14 +85,3 @@ def _merged(X: Tensor, Y: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         return X, Y, X.new_ones(len(X))  # keep the given order
     X, Y = both.split([X.shape[1], Y.shape[1]], dim=1)
     return X, Y, counts.to(X.dtype)
-
-
-def _two_hot(X: Tensor) -> bool:
-    whole = ((X == 0) | (X == 1) | (X == 2)).all()
-    return bool(whole and (X.sum(1) == 2).all())
-
-
-def _ends(X: Tensor) -> tuple[Tensor, Tensor]:
-    left = (X > 0).to(X.dtype).argmax(1)  # the first nonzero entry
-    right = X.shape[1] - 1 - (X > 0).flip(1).to(X.dtype).argmax(1)  # the last; the same where it is 2
-    return left, right

@@ -5,9 +5,9 @@ import torch
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
-from grokutils import isolated
+from grokutils import isolated, tasks
 from grokutils.activations import NAMED, activation
-from grokutils.isolated.closed_form import Motion, gram
+from grokutils.isolated.closed_form import Inputs, Motion, gram
 
 float64 = torch.float64
 RTOL = 1e-9
@@ -212,9 +212,24 @@ def test_the_gram_matrix_is_exactly_symmetric():
     close(K, H @ H.mT, 1e-14)
 
 
+@pytest.mark.parametrize("batch", [(), (3,), (2, 2)])
+@pytest.mark.parametrize("operation", ["add", "subtract"])
+def test_gathered_inputs_are_the_product(batch, operation):
+    task = tasks.modular(5, operation)
+    X, gathered = task.X_train, Inputs(task.X_train)
+    generator = torch.Generator().manual_seed(0)
+    E = torch.randn(*batch, X.shape[1], 30, generator=generator, dtype=float64)
+    P = torch.randn(*batch, len(X), 30, generator=generator, dtype=float64)
+    assert gathered.ends is not None
+    close(gathered @ E, X @ E, 1e-14)
+    close(gathered.back(P), X.T @ P, 1e-14)
+    doubled = isolated.velocity(E / 2, 2 * X, task.Y_train)  # rows that are not sums of one-hots
+    close(2 * (doubled + E / 2), 4 * (isolated.velocity(E, X, task.Y_train) + E), 1e-9)
+
+
 def test_a_motion_without_decay_fits():
     E, X, Y = problem(0, 5, 4, 3, 20)
-    at = Motion(E, X, Y, activation("relu"), 0.0)
+    at = Motion(E, Inputs(X), Y, activation("relu"), 0.0)
     close(at.H @ at.readout, Y, 1e-10)
     close(at.readout, isolated.readout(E, X, Y), 1e-12)
 

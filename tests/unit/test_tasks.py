@@ -159,3 +159,20 @@ def test_regression_takes_lists_and_arrays():
 def test_arrays_that_do_not_fit(arrays, message):
     with pytest.raises(ValueError, match=message):
         tasks.regression(*arrays)
+
+
+def test_the_ends_of_sums_of_two_one_hots():
+    task = tasks.modular(7)
+    left, right = tasks.ends(task.X_train)
+    pairs = torch.stack([left, right], 1)
+    assert torch.equal(pairs, task.pairs_train)
+    ordered = tasks.modular(5, "subtract")
+    assert torch.equal(torch.stack(tasks.ends(ordered.X_test), 1) - torch.tensor([0, 5]), ordered.pairs_test)
+
+
+@pytest.mark.parametrize("entry", [0.0, 0.5, 2.0, -1.0])
+def test_inputs_that_are_not_two_one_hots_have_no_ends(entry):
+    X = torch.eye(4)[[0, 1]] + torch.eye(4)[[2, 1]]
+    assert tasks.ends(X) is not None
+    X[0, 0] = entry
+    assert tasks.ends(X) is None
