@@ -45,6 +45,8 @@ SMALL = {
         "activation": "softplus",
         "reach": 0.05,
         "rays": 8,
+        "p": 3,
+        "seeds": 1,
         "lams": [1e-1, 1e-3],
         "tau_end": 0.5,
     },
