@@ -75,9 +75,11 @@ def _copy_assets(app) -> None:
 
 
 def _scripts(app, pagename, templatename, context, doctree) -> None:
-    """Plotly on the pages that draw with it; no script that would ask a CDN."""
+    """Plotly on the pages that draw with it; no script that would ask a CDN; a bibliography that is a list."""
     if doctree is not None and rendering.has_plotly(doctree):
         app.add_js_file("plotly.min.js", priority=300)  # the list below is the builder's own, for this page
+    if "body" in context:  # docutils' roles for a bibliography are no list to a screen reader
+        context["body"] = context["body"].replace('role="doc-biblioentry"', 'role="listitem"')
     context["script_files"] = [
         s for s in context["script_files"] if "thebe" not in f"{s.filename} {s.attributes}".lower()
     ]

@@ -2,11 +2,18 @@
 
 from __future__ import annotations
 
+import os
+from pathlib import Path
+
+import axe_playwright_python
 import chapters
 import pytest
 
 SIZES = {"wide": (1280, 900), "narrow": (390, 844)}
 PAGES = [*chapters.pages(), "index", "search", "genindex"]
+AXE = (Path(axe_playwright_python.__file__).parent / "axe.min.js").read_text(encoding="utf-8")
+# Pictures of every page take a minute: only where somebody will look at them.
+PICTURES = bool(os.environ.get("CI") or os.environ.get("BOOK_SCREENSHOTS"))
 SCREENSHOTS = chapters.ROOT / "_build" / "screenshots"
 
 # What a page that is ready must not have; each finding in words.
@@ -32,9 +39,21 @@ FINDINGS = r"""() => {
     if (!image.alt.trim()) found.push(`no alt text: ${image.src.slice(-60)}`);
     if (image.complete && !image.naturalWidth && image.getClientRects().length) found.push(`empty image: ${image.src.slice(-60)}`);
   }
+  for (const scrolls of document.querySelectorAll('.bd-article mjx-container[display], .bd-article pre')) {
+    if (scrolls.scrollWidth > scrolls.clientWidth + 1 && scrolls.tabIndex < 0) found.push(`scrolls, but not by keyboard: ${name(scrolls)}`);
+  }
   const box = title()?.getBoundingClientRect();
   if (!box || box.top > innerHeight) found.push('no title on the first screen');
   return found;
+}"""
+
+# Serious findings of axe-core. It takes its time for each element: equations are tested above, and code is all alike.
+ACCESS = """async () => {
+  [...document.querySelectorAll('.bd-article pre')].slice(4).forEach(code => code.dataset.alike = '');
+  const settings = { preload: false, resultTypes: ['violations'], runOnly: ['wcag2a', 'wcag2aa', 'wcag21a', 'wcag21aa', 'best-practice'] };
+  const { violations } = await axe.run({ exclude: [['mjx-container'], ['.plotly-figure > *'], ['[data-alike]']] }, settings);
+  return violations.filter(v => ['serious', 'critical'].includes(v.impact))
+    .flatMap(v => v.nodes.map(n => `${v.id}: ${n.html.slice(0, 120)} ${n.failureSummary}`.slice(0, 400)));
 }"""
 
 # Relative luminance of the ground that text stands on, and of the text.
@@ -79,7 +98,15 @@ def test_page_is_sound(name, size, scheme, windows, addresses, listen, settle):
         ground, ink = page.evaluate(LIGHTNESS)
         if (ground > 0.5) != (scheme_of_color == "light") or abs(ground - ink) < 0.4:
             complaints.append(f"{scheme_of_color}: ground {ground:.2f}, ink {ink:.2f}")
-        if scheme == "http" and (size, scheme_of_color) != ("narrow", "dark") and name in chapters.pages():
+        if scheme == "file" and (size == "narrow") == (scheme_of_color == "dark"):
+            page.evaluate(AXE)
+            complaints += [f"{scheme_of_color}: {finding}" for finding in page.evaluate(ACCESS)]
+        if (
+            PICTURES
+            and scheme == "http"
+            and (size, scheme_of_color) != ("narrow", "dark")
+            and name in chapters.pages()
+        ):
             target = SCREENSHOTS / f"{name.replace('/', '-')}-{size}-{scheme_of_color}.jpeg"
             area = {
                 "x": 0,
