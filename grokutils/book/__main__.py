@@ -1,11 +1,12 @@
-"""Commands for those who make the book: ``python -m grokutils.book {execute,refresh,cover,stamp}``."""
+"""Commands for those who make the book: ``python -m grokutils.book {execute,refresh,standalone,cover,stamp}``."""
 
 from __future__ import annotations
 
 import argparse
 import sys
+from pathlib import Path
 
-from . import address, chapters, cover, execution
+from . import address, chapters, cover, execution, standalone
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -14,6 +15,8 @@ def main(arguments: list[str] | None = None) -> int:
     commands = parser.add_subparsers(dest="command", required=True)
     commands.add_parser("execute", help="execute the chapters that the build's cache lacks")
     commands.add_parser("refresh", help="execute again, in place, the chapters whose code changed")
+    alone = commands.add_parser("standalone", help="write each chapter as one file that needs no repository")
+    alone.add_argument("folder", nargs="?", type=Path, default=address.ROOT / "_build" / "standalone")
     commands.add_parser("cover", help="simulate and draw the cover anew")
     stamp = commands.add_parser("stamp", help="write the repository's address wherever it stands")
     stamp.add_argument("address", nargs="?", help="OWNER/NAME or OWNER/NAME@BRANCH")
@@ -23,6 +26,10 @@ def main(arguments: list[str] | None = None) -> int:
     given = parser.parse_args(arguments)
     if given.command == "stamp":
         return _stamp(stamp, given)
+    if given.command == "standalone":
+        for path in standalone.write(chapters.notebooks(), given.folder):
+            print(path)
+        return 0
     if given.command == "cover":
         cover.draw(address.ROOT / "book" / "_static" / "cover.png")
         return 0

@@ -10,7 +10,9 @@ from pathlib import Path
 import plotly
 from sphinx.search import languages
 
-from . import address, inputs, rendering, search, tables
+from . import address, chapters, inputs, reference, rendering, search, standalone, tables
+
+STANDALONE = "standalone"  # where the built site has its stand-alone notebooks
 
 
 def setup(app) -> dict:
@@ -18,6 +20,8 @@ def setup(app) -> dict:
     app.add_node(tables.placeholder)
     app.add_directive("scorecard", tables.Scorecard)
     app.add_directive("chapters", tables.Chapters)
+    app.add_directive("modules", reference.Modules)
+    app.connect("autodoc-process-docstring", reference.process_docstring)
     languages["en"] = search.English
     app.connect("config-inited", _configure, priority=900)
     app.connect("builder-inited", _copy_assets)
@@ -27,6 +31,7 @@ def setup(app) -> dict:
     app.connect("env-updated", tables.outdated)
     app.connect("doctree-resolved", tables.fill)
     app.connect("html-page-context", _scripts, priority=900)
+    app.connect("html-page-context", _offer_standalone, priority=900)
     return {"version": "1", "env_version": 1, "parallel_read_safe": False, "parallel_write_safe": True}
 
 
@@ -69,6 +74,7 @@ def _copy_assets(app) -> None:
         licences = [p for p in (mathjax / "LICENSE", mathjax.parent / "LICENSE") if p.exists()]
         for licence in licences[:1]:
             shutil.copy2(licence, target)
+    standalone.write(chapters.notebooks(), Path(app.outdir) / STANDALONE)
     script = Path(plotly.__file__).parent / "package_data" / "plotly.min.js"
     if not (static / script.name).exists():
         shutil.copy2(script, static)
@@ -83,3 +89,19 @@ def _scripts(app, pagename, templatename, context, doctree) -> None:
     context["script_files"] = [
         s for s in context["script_files"] if "thebe" not in f"{s.filename} {s.attributes}".lower()
     ]
+
+
+def _offer_standalone(app, pagename, templatename, context, doctree) -> None:
+    """A button for the stand-alone notebook, beside Colab's, on every chapter's page."""
+    if f"{pagename}.ipynb" in (path.relative_to(inputs.ROOT).as_posix() for path in chapters.notebooks()):
+        link = f"{STANDALONE}/{pagename.rpartition('/')[2]}.ipynb"
+        context["header_buttons"].append(
+            {
+                "type": "link",
+                "url": context["pathto"](link, resource=True),
+                "text": "",
+                "tooltip": "Download as one file that runs alone: upload it to Colab, or open it in an empty folder",
+                "icon": "fas fa-box-archive",
+                "label": "standalone-button",
+            }
+        )
