@@ -45,8 +45,8 @@ PLAIN = {"momentum": 0.0, "batch": 0, "optimizer": "gd"}
 
 
 def cases() -> list[dict]:
-    """Every run. lr·w covers two decades; λ = n·p·w/2 from about 0.006 to 0.4."""
-    pace = [(2.0, 2e-5), (2.0, 1e-4), (2.0, 5e-4), (4.0, 1e-3)]
+    """Every run. lr·w covers two decades; λ = n·p·w/2 from about 0.006 to 0.6."""
+    pace = [(1.0, 2e-5), (2.0, 1e-4), (2.0, 5e-4), (3.0, 2e-3 / 3)]
     listed = []
     for seed, (lr, w) in itertools.product((0, 1), pace):
         listed += [{"seed": seed, "lr": lr, "w": w}]
@@ -62,7 +62,7 @@ def cases() -> list[dict]:
         listed += [
             {
                 "seed": seed,
-                "lr": min(lr, 2.0),
+                "lr": lr,
                 "w": w,
                 "activation": "relu",
                 "fraction": 0.9,
@@ -84,7 +84,7 @@ def cases() -> list[dict]:
         listed += [
             {
                 "seed": seed,
-                "lr": min(lr, 2.0),
+                "lr": lr,
                 "w": w,
                 "activation": "quadratic",
                 "p": 13,
