@@ -73,7 +73,7 @@ test-nbval: $(READY) ## execute the committed notebooks and compare every stored
 
 .PHONY: test-book
 test-book: $(READY) chromium site
-	$(ONE_THREAD) $(BIN)/pytest tests/notebooks tests/rerun tests/alone tests/site -n 2 --dist loadfile -q
+	$(ONE_THREAD) $(BIN)/pytest tests/notebooks tests/rerun tests/sweep tests/alone tests/site -n 2 --dist loadfile -q
 
 .PHONY: chromium
 chromium:

@@ -11,18 +11,28 @@ PUBLISHING = Path(__file__).resolve().parent  # knows chapters, not physics: no 
 
 
 def science(root: Path = ROOT) -> str:
-    """Hash of grokutils without its publishing part, and of requirements.txt.
+    """Hash of grokutils without its publishing part, and of requirements.txt."""
+    digest = _code(root)
+    pins = (root / "requirements.txt").read_text(encoding="utf-8").splitlines()
+    digest.update("\n".join(line for line in pins if line and not line.startswith("#")).encode())
+    return digest.hexdigest()[:16]
+
+
+def code(root: Path = ROOT) -> str:
+    """Hash of grokutils without its publishing part, where the package may be installed without the book.
 
     Code is compared as Python sees it: comments, docstrings and layout do not count.
     """
+    return _code(root).hexdigest()[:16]
+
+
+def _code(root: Path):
     digest = hashlib.sha256()
     for path in sorted((root / "grokutils").rglob("*.py")):
         if PUBLISHING.name not in path.relative_to(root / "grokutils").parts[:-1]:
             digest.update(path.relative_to(root).as_posix().encode())
             digest.update(_meaning(path.read_text(encoding="utf-8")).encode())
-    pins = (root / "requirements.txt").read_text(encoding="utf-8").splitlines()
-    digest.update("\n".join(line for line in pins if line and not line.startswith("#")).encode())
-    return digest.hexdigest()[:16]
+    return digest
 
 
 def notebook(cells: list[dict], root: Path = ROOT) -> str:

@@ -1,0 +1,151 @@
+"""A chapter as the command line sees it: where it is, what it takes, what its outputs depend on."""
+
+from __future__ import annotations
+
+import difflib
+import hashlib
+import importlib.metadata
+import json
+import re
+import urllib.error
+import urllib.request
+import warnings
+from dataclasses import dataclass, field
+from functools import cache
+from pathlib import Path
+
+import nbformat
+
+from ... import parameters
+from .. import chapters, inputs
+
+NUMERICS = ("torch", "numpy", "scipy", "sympy", "xarray")  # versions that numbers may depend on
+LARGEST = 20_000_000  # bytes of a notebook that is worth reading
+PATIENCE = 20  # seconds for an address to answer
+
+
+class Refused(ValueError):  # noqa: N818
+    """A request that cannot be met, said in one sentence."""
+
+
+@dataclass(frozen=True)
+class Chapter:
+    """A notebook without its outputs, and what it declares."""
+
+    name: str
+    notebook: nbformat.NotebookNode = field(repr=False)
+    parameters: dict[str, parameters.Parameter]
+    seconds: int | None = None  # that it took with its own parameters
+
+    @property
+    def title(self) -> str:
+        """The notebook's first heading."""
+        for cell in self.notebook.cells:
+            if found := re.search(r"^# +(.+)$", cell.source, re.M):
+                return found[1]
+        return self.name
+
+    def code(self) -> str:
+        """Hash of all that outputs depend on besides the parameters: cells, grokutils, numerical packages."""
+        digest = hashlib.sha256(version().encode())
+        for cell in self.notebook.cells:
+            if cell.cell_type == "code" and "setup" not in cell.metadata.get("tags", []):
+                digest.update(cell.source.encode() + b"\0")
+        return digest.hexdigest()[:16]
+
+
+@cache
+def version() -> str:
+    """The code's version: a hash of grokutils' science and of the numerical packages here."""
+    digest = hashlib.sha256(inputs.code().encode())
+    for name in NUMERICS:
+        digest.update(f"{name} {importlib.metadata.version(name).split('+')[0]}\n".encode())
+    return digest.hexdigest()[:16]
+
+
+def of_the_book() -> dict[str, Path]:
+    """The chapters of the clone that grokutils stands in, by name; none for an installed package."""
+    if not (inputs.ROOT / "_toc.yml").exists():
+        return {}
+    return {path.stem: path for path in chapters.notebooks()}
+
+
+def find(text: str) -> Chapter:
+    """The chapter of that number, name, path or address.
+
+    Raises
+    ------
+    Refused
+        Nothing there, or nothing that could be re-run.
+    """
+    if re.match(r"https?://", text):
+        return read(_fetched(text), text.rstrip("/").rpartition("/")[2].removesuffix(".ipynb"))
+    if "://" in text:
+        raise Refused(f"chapter '{text}': only http and https addresses are fetched")
+    if text.endswith(".ipynb") or "/" in text:
+        path = Path(text)
+        if not path.is_file():
+            raise Refused(f"chapter '{text}': there is no such file")
+        if path.stat().st_size > LARGEST:
+            raise Refused(f"chapter '{text}': larger than {LARGEST // 10**6} MB, so no chapter")
+        return read(path.read_bytes(), path.stem)
+    known = of_the_book()
+    if not known:
+        raise Refused(
+            f"chapter '{text}': this grokutils came without the book; give a notebook's path or address"
+        )
+    for name, path in known.items():
+        if text in (name, name.partition("_")[2]) or text.zfill(2) == name.partition("_")[0]:
+            return read(path.read_bytes(), name)
+    words = [*known, *(name.partition("_")[2] for name in known)]
+    near = difflib.get_close_matches(text, filter(None, words), n=1, cutoff=0)
+    raise Refused(f"there is no chapter '{text}' (did you mean {near[0]}?): `grokutils list` shows them all")
+
+
+def _fetched(address: str) -> bytes:
+    try:
+        with urllib.request.urlopen(address, timeout=PATIENCE) as answer:
+            data = answer.read(LARGEST + 1)
+    except (urllib.error.URLError, OSError, ValueError) as error:
+        raise Refused(
+            f"chapter '{address}': cannot be fetched ({getattr(error, 'reason', error)})"
+        ) from error
+    if len(data) > LARGEST:
+        raise Refused(f"chapter '{address}': larger than {LARGEST // 10**6} MB, so no chapter")
+    return data
+
+
+def read(data: bytes, name: str) -> Chapter:
+    """The chapter in a notebook's bytes. Nothing of it is executed."""
+    try:
+        content = json.loads(data)
+        if not isinstance(content["cells"], list) or content["nbformat"] != 4:
+            raise ValueError
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # cells without an id, as older notebooks have
+            notebook = nbformat.reads(json.dumps(content), as_version=4)
+        sources = [cell.source for cell in notebook.cells]
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+        raise Refused(f"chapter '{name}': is not a notebook (of version 4)") from error
+    language = notebook.metadata.get("kernelspec", {}).get("language", "python")
+    if language != "python":
+        raise Refused(f"chapter '{name}': is written in {language}, not in Python")
+    if not re.fullmatch(r"[\w.-]+", name) or not any(sources):
+        raise Refused(
+            f"chapter '{name}': must be a notebook with cells, named by letters, digits, '_', '-' and '.'"
+        )
+    tagged = [cell.source for cell in notebook.cells if "parameters" in cell.metadata.get("tags", [])]
+    if len(tagged) != 1:
+        raise Refused(f"chapter '{name}': {len(tagged)} cells are tagged 'parameters'; there must be one")
+    try:
+        declared = parameters.declared(tagged[0])
+    except ValueError as error:
+        raise Refused(f"chapter '{name}': {error}") from error
+    if not declared:
+        raise Refused(
+            f"chapter '{name}': its parameters cell declares none (name: type = default  # RANGE. Meaning.)"
+        )
+    for cell in notebook.cells:
+        if cell.cell_type == "code":
+            cell.update(outputs=[], execution_count=None)
+    return Chapter(name, notebook, declared, notebook.metadata.get("grokutils", {}).get("seconds"))

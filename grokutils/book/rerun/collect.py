@@ -1,0 +1,103 @@
+"""What a folder's cases found: one tidy table, and their records as xarray datasets."""
+
+from __future__ import annotations
+
+import io
+import json
+import warnings
+from collections import defaultdict
+from pathlib import Path
+
+import pandas as pd
+
+from .chapter import Refused
+from .store import Store, read_json
+
+COLUMNS = ["kind", "name", "verdict", "measured", "value"]
+
+
+def table(store: Store) -> pd.DataFrame:
+    """One row for each claim and measure of each finished case, and for each failed case; sorted.
+
+    Columns: ``case``, every parameter (lists as JSON), then ``kind`` (claim, measure, none or failed), ``name``,
+    ``verdict`` and ``measured`` of a claim or the error of a failed case, ``value`` of a measure.
+
+    Raises
+    ------
+    Refused
+        Nothing is finished yet.
+    """
+    rows = []
+    for case_id, values in store.cases().items():
+        if not store.done(case_id) and store.failure(case_id) is None:
+            continue
+        own = {"case": case_id, **{_column(name): _plain(value) for name, value in values.items()}}
+        rows += [{**own, **row} for row in _rows(store, case_id)]
+    if not rows:
+        raise Refused(f"'{store.folder}': no case is finished yet")
+    names = [name for name in rows[0] if name not in COLUMNS]
+    found = pd.DataFrame(rows).reindex(columns=names + COLUMNS)
+    found["value"] = found["value"].astype(float)
+    for name in ("kind", "name", "verdict", "measured"):
+        found[name] = found[name].astype("string")
+    return found.sort_values([*names[1:], "case", "kind", "name"], kind="stable", ignore_index=True)
+
+
+def _rows(store: Store, case_id: str) -> list[dict]:
+    if not store.done(case_id):
+        return [{"kind": "failed", "measured": store.failure(case_id)["error"]}]
+    place = store.place(case_id)
+    claims = [
+        {"kind": "claim", **{key: claim[key] for key in ("name", "verdict", "measured")}}
+        for claim in read_json(place / "claims.json") or []
+    ]
+    measures = (read_json(place / "measures.json") or {}).items()
+    rows = claims + [{"kind": "measure", "name": name, "value": value} for name, value in measures]
+    return rows or [{"kind": "none"}]
+
+
+def _column(name: str) -> str:
+    return f"parameter_{name}" if name in ("case", *COLUMNS) else name
+
+
+def _plain(value):
+    return json.dumps(value) if isinstance(value, list) else value
+
+
+def records(store: Store) -> dict:
+    """The records that the cases saved, by file name: datasets with one more dimension, ``case``, and its parameters."""
+    import xarray as xr
+
+    found = defaultdict(list)
+    for case_id, values in store.cases().items():
+        for path in sorted((store.place(case_id) / "files").glob("*.nc")):
+            with xr.open_dataset(path, engine="h5netcdf") as stored:
+                one = stored.load().expand_dims(case=[case_id])
+            taken = {
+                f"parameter_{name}" if name in one.variables else _column(name): _plain(value)
+                for name, value in values.items()
+            }
+            found[path.stem].append(one.assign_coords({name: ("case", [v]) for name, v in taken.items()}))
+    joined = {}
+    for name, several in found.items():
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # where steps differ, a case has NaN at those of the others
+            joined[name] = xr.concat(several, dim="case", join="outer", combine_attrs="drop_conflicts")
+    return joined
+
+
+def write(store: Store) -> list[Path]:
+    """Write ``table.parquet``, ``table.csv`` and ``records_NAME.nc`` into the folder; returns their paths."""
+    found = table(store)
+    packed = io.BytesIO()
+    found.to_parquet(packed, index=False)
+    written = [store.folder / "table.parquet", store.folder / "table.csv"]
+    store.write(written[0], packed.getvalue())
+    store.write(written[1], found.to_csv(index=False))
+    for name, dataset in records(store).items():
+        from ... import records as saving
+
+        path = store.folder / f"records_{name}.nc"
+        saving.save(dataset, path)
+        written.append(path)
+    return written

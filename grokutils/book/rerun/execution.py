@@ -1,0 +1,224 @@
+"""One case, in a worker: a fresh kernel in an empty folder, watched over its time and its memory."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import re
+import socket
+import subprocess
+import tempfile
+import threading
+import time
+from pathlib import Path
+
+import nbformat
+import psutil
+
+from ...claims import MIME as CLAIM_MIME
+from . import chapter, page
+
+MEASURES_MIME = "application/vnd.grokutils.measures+json"
+TOPIC = "grokutils"  # of progress events on a Dask cluster
+POOLS = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
+GLANCE = 0.2  # seconds between looks at a kernel's memory
+
+
+def measuring_cell(measures: dict[str, str], records: list[str]) -> nbformat.NotebookNode | None:
+    """The cell that ends a run: it shows the measures asked for, and saves records (xarray datasets)."""
+    if not measures and not records:
+        return None
+    lines = ["# Asked for on the command line"]
+    if measures:
+        numbers = ", ".join(f"{name!r}: float({expression})" for name, expression in measures.items())
+        bundle = f'{{"{MEASURES_MIME}": _measures, "text/plain": str(_measures)}}'
+        lines += [
+            "from IPython.display import display",
+            f"_measures = {{{numbers}}}",
+            f"display({bundle}, raw=True)",
+        ]
+    if records:
+        lines.append("from grokutils import records as _records")
+        lines += [f'_records.save({name}, "{name}.nc")' for name in records]
+    cell = nbformat.v4.new_code_cell("\n".join(lines))
+    cell.metadata["tags"] = ["measures"]
+    return cell
+
+
+def execute(
+    notebook: dict, values: dict, case_id: str, version: str, threads: int = 1, seconds=None, memory=None
+) -> dict:
+    """Run a chapter with ``values``; returns ``status`` (done, failed or died), ``error`` and the ``files`` to keep.
+
+    Whatever the chapter does, this returns; a worker that holds other code than the command is an error.
+    """
+    if chapter.version() != version:
+        return lost(
+            f"the worker on {socket.gethostname()} holds another version of grokutils or of its packages"
+        )
+    from nbclient.exceptions import CellExecutionError, DeadKernelError
+    from papermill.parameterize import parameterize_notebook
+
+    started = time.monotonic()
+    source = nbformat.from_dict(notebook)
+    source.metadata.setdefault("papermill", nbformat.NotebookNode())  # papermill takes these for given
+    for cell in source.cells:
+        cell.metadata.setdefault("tags", [])
+    source = parameterize_notebook(source, values, kernel_name="python3", language="python")
+    source.metadata["kernelspec"] = {"display_name": "Python 3", "language": "python", "name": "python3"}
+    status, error = "done", ""
+    with tempfile.TemporaryDirectory(prefix="grokutils-", ignore_cleanup_errors=True) as folder:
+        guard = Guard(case_id, source, seconds, memory)
+        try:
+            guard.client(folder).execute(env=_environment(threads), cwd=folder, stderr=subprocess.DEVNULL)
+        except CellExecutionError as raised:
+            status, error = "failed", f"{raised.ename}: {raised.evalue}"
+        except (DeadKernelError, RuntimeError, OSError) as raised:
+            status = "failed" if guard.verdict else "died"
+            error = guard.verdict or f"the kernel died ({raised})"
+        finally:
+            guard.stop()
+        if guard.verdict:  # whatever the kernel's end looked like from here
+            status, error = "failed", guard.verdict
+        files = _left(Path(folder))
+    source.metadata.pop("papermill", None)
+    own = guard.ended - guard.began if guard.began else 0.0
+    facts = {
+        "status": status,
+        "error": error,
+        "seconds": round(own, 3),
+        "overhead": round(time.monotonic() - started - own, 3),
+        "host": socket.gethostname(),
+    }
+    return {**facts, "files": {**files, **_summaries(source, facts)}}
+
+
+def lost(why: str) -> dict:
+    """The result of a case that left nothing but the reason."""
+    return {
+        "status": "failed",
+        "error": why,
+        "seconds": 0.0,
+        "overhead": 0.0,
+        "host": socket.gethostname(),
+        "files": {},
+    }
+
+
+class Guard:
+    """Watches one kernel: tells which cell it is in, and ends it when it takes too long or too much memory."""
+
+    def __init__(self, case_id: str, notebook, seconds: float | None, memory: int | None):
+        self.case_id, self.notebook, self.seconds, self.memory = case_id, notebook, seconds, memory
+        self.total = sum(cell.cell_type == "code" for cell in notebook.cells)
+        self.count = 0
+        self.began = self.ended = 0.0
+        self.verdict = ""
+        self.worker = _worker()  # asked for here: the hooks below may be called in another thread
+        self._over = threading.Event()
+
+    def client(self, folder: str):
+        """The nbclient that runs the notebook under this guard."""
+        from nbclient import NotebookClient
+
+        self._client = NotebookClient(
+            self.notebook,
+            timeout=None,
+            kernel_name="python3",
+            record_timing=False,
+            startup_timeout=120,
+            resources={"metadata": {"path": folder}},
+            on_notebook_start=self._start,
+            on_cell_execute=self._cell,
+            on_cell_executed=self._stamp,
+            on_cell_error=self._stamp,
+        )
+        return self._client
+
+    def stop(self) -> None:
+        """End the watch, and what is left of the kernel."""
+        self._over.set()
+        self.ended = self.ended or time.monotonic()
+        with contextlib.suppress(AttributeError, psutil.Error):
+            if self._client.km is not None:
+                _kill(psutil.Process(self._client.km.provisioner.process.pid))
+
+    def _start(self, **_) -> None:
+        self.began = time.monotonic()
+        kernel = psutil.Process(self._client.km.provisioner.process.pid)
+        threading.Thread(target=self._watch, args=(kernel,), daemon=True).start()
+
+    def _cell(self, **_) -> None:
+        self.count += 1
+        if self.worker is not None:
+            self.worker.log_event(TOPIC, {"case": self.case_id, "cell": self.count, "cells": self.total})
+
+    def _stamp(self, **_) -> None:
+        self.ended = time.monotonic()
+
+    def _watch(self, kernel: psutil.Process) -> None:
+        while not self._over.wait(GLANCE):
+            if self.seconds is not None and time.monotonic() - self.began > self.seconds:
+                self.verdict = f"TimeLimit: took longer than {self.seconds:g} s"
+            elif self.memory is not None and _memory(kernel) > self.memory:
+                self.verdict = f"MemoryLimit: took more than {self.memory / 1e9:.2f} GB"
+            if self.verdict:
+                _kill(kernel)
+                return
+
+
+def _memory(kernel: psutil.Process) -> int:
+    total = 0
+    with contextlib.suppress(psutil.Error):
+        for process in (kernel, *kernel.children(recursive=True)):
+            with contextlib.suppress(psutil.Error):
+                total += process.memory_info().rss
+    return total
+
+
+def _kill(kernel: psutil.Process) -> None:
+    with contextlib.suppress(psutil.Error):
+        for process in (*kernel.children(recursive=True), kernel):
+            with contextlib.suppress(psutil.Error):
+                process.kill()
+
+
+def _environment(threads: int) -> dict[str, str]:
+    kept = {name: value for name, value in os.environ.items() if name != "MPLBACKEND"}  # the kernel chooses
+    return {**kept, **dict.fromkeys(POOLS, str(threads)), "PYDEVD_DISABLE_FILE_VALIDATION": "1"}
+
+
+def _worker():
+    """The Dask worker that this thread works for, if any."""
+    from distributed import get_worker
+
+    with contextlib.suppress(ValueError):
+        return get_worker()
+
+
+def _left(folder: Path) -> dict[str, bytes]:
+    """What the chapter saved in its folder; links are not followed."""
+    found = {}
+    for path in sorted(folder.rglob("*")):
+        if path.is_file() and not any(part.is_symlink() for part in (path, *path.parents)):
+            found[f"files/{path.relative_to(folder)}"] = path.read_bytes()
+    return found
+
+
+def _summaries(notebook, facts: dict) -> dict[str, bytes]:
+    claims, measures = [], {}
+    for cell in notebook.cells:
+        for output in cell.get("outputs", []):
+            data = output.get("data", {})
+            if CLAIM_MIME in data:
+                claims.append(dict(data[CLAIM_MIME]))
+            measures.update(data.get(MEASURES_MIME, {}))
+    if facts["error"]:
+        facts["error"] = re.sub(r"\x1b\[[\d;]*m", "", facts["error"])
+    return {
+        "notebook.ipynb": nbformat.writes(notebook).encode(),
+        "page.html": page.of(notebook).encode(),
+        "claims.json": json.dumps(claims, indent=1, ensure_ascii=False).encode(),
+        "measures.json": json.dumps(measures, indent=1).encode(),
+    }

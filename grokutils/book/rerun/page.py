@@ -1,0 +1,131 @@
+"""An executed notebook as a page in the book's look: nbconvert's structure, the book's words and colours."""
+
+from __future__ import annotations
+
+import copy
+import html
+import re
+import shutil
+import warnings
+from functools import cache
+from importlib.metadata import PackageNotFoundError, distribution
+from pathlib import Path
+
+# From cases/ID/ up to the folder of results, where :func:`assets` puts MathJax: no page asks the network.
+MATHJAX = "../../assets/mathjax/tex-mml-chtml.js"
+
+STYLE = """
+:root { color-scheme: light dark; --ink: #1f2328; --ground: #fff; --soft: #f6f8fa; --line: #d0d7de; --muted: #59636e; }
+@media (prefers-color-scheme: dark) {
+  :root { --ink: #e6edf3; --ground: #14181e; --soft: #1f242c; --line: #3d444d; --muted: #9198a1; }
+  img { filter: invert(0.93) hue-rotate(180deg); }
+}
+body { background: var(--ground); color: var(--ink); font: 1rem/1.6 system-ui, sans-serif; margin: 0 auto; max-width: 50rem; padding: 1rem; }
+h1, h2, h3 { line-height: 1.25; } a { color: #0b69c7; } img { max-width: 100%; height: auto; }
+@media (prefers-color-scheme: dark) { a { color: #6cb6ff; } }
+pre { background: var(--soft); border-radius: 0.25rem; font-size: 0.85rem; overflow-x: auto; padding: 0.6rem 0.8rem; }
+.jp-OutputArea pre { background: none; border-left: 2px solid var(--line); }
+.jp-InputPrompt, .jp-OutputPrompt, .anchor-link { display: none; }
+table { border-collapse: collapse; display: block; overflow-x: auto; } td, th { border-bottom: 1px solid var(--line); padding: 0.3rem 0.6rem; text-align: left; }
+.claim, .admonition { border: 1px solid var(--line); border-left: 0.35rem solid #7a7a7a; border-radius: 0.25rem; margin: 1rem 0; padding: 0.2rem 0.9rem; }
+.claim-holds { border-left-color: #009e73; } .claim-fails { border-left: 0.35rem double #d55e00; } .claim-correction { border-left: 0.35rem dashed #0072b2; }
+.claim-head, .admonition-title { font-weight: 600; } .claim-verdict { margin-right: 0.5rem; }
+.claim dl { display: grid; grid-template-columns: max-content 1fr; gap: 0.1rem 0.8rem; } .claim dt { color: var(--muted); } .claim dd { margin: 0; }
+mjx-container[display="true"] { overflow-x: auto; overflow-y: hidden; }
+"""
+SCRIPTS = (
+    "<script>window.MathJax = { tex: { inlineMath: [['$', '$'], ['\\\\(', '\\\\)']], tags: 'ams' }, options: { enableMenu: false } };</script>"
+    f'<script defer src="{MATHJAX}"></script>'
+)
+FRAME = """<!doctype html><html lang="en"><head><meta charset="utf-8">
+<meta name="viewport" content="width=device-width, initial-scale=1"><title>{title}</title>
+<style>{style}</style>{scripts}</head>
+<body><main>{body}</main></body></html>
+"""
+
+
+@cache
+def _exporter():
+    from jinja2 import pass_context
+    from nbconvert import HTMLExporter
+    from traitlets.config import Config
+
+    shown = ["text/html", "image/svg+xml", "image/png", "text/markdown", "text/latex", "text/plain"]
+    wishes = {
+        "HTMLExporter": {"template_name": "lab", "template_file": "base.html.j2"},
+        "NbConvertBase": {"display_data_priority": shown},
+    }
+    exporter = HTMLExporter(config=Config(wishes))
+    plain = exporter.environment.filters["markdown2html"]
+    exporter.register_filter(
+        "markdown2html", pass_context(lambda context, text: plain(context, _plainer(text)))
+    )
+    return exporter
+
+
+def of(notebook) -> str:
+    """The page of an executed ``notebook``, beside which :func:`assets` must lie for its equations."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # nbconvert's, on alt text that the book keeps elsewhere
+        body, _ = _exporter().from_notebook_node(_readable(notebook))
+    title = next(iter(re.findall(r"<h1[^>]*>(.*?)<", body)), "A chapter, re-run")
+    return FRAME.format(title=title, style=STYLE, scripts=SCRIPTS, body=body)
+
+
+def assets(folder: Path) -> None:
+    """Copy MathJax into ``folder`` from the installed package, once; without that package equations stay TeX."""
+    target = folder / "assets" / "mathjax"
+    if target.exists():
+        return
+    try:
+        source = Path(distribution("django-static-mathjax").locate_file("mathjax/static/mathjax/es5"))
+    except PackageNotFoundError:
+        return
+    part = folder / ".part" / "mathjax"
+    shutil.rmtree(part, ignore_errors=True)
+    shutil.copytree(source / "output/chtml/fonts", part / "output/chtml/fonts")
+    shutil.copytree(source / "input/tex/extensions", part / "input/tex/extensions")
+    shutil.copy2(source / "tex-mml-chtml.js", part)
+    target.parent.mkdir(exist_ok=True)
+    part.rename(target)
+
+
+def _readable(notebook):
+    """A copy without the set-up cell, its pictures as HTML with their alt text and their width."""
+    kept = copy.deepcopy(notebook)
+    kept.cells = [cell for cell in kept.cells if "setup" not in cell.metadata.get("tags", [])]
+    for output in (o for cell in kept.cells for o in cell.get("outputs", [])):
+        about = output.get("metadata", {}).get("image/png", {})
+        if "image/png" in output.get("data", {}) and about.get("alt"):
+            alt, width = html.escape(about["alt"]), about.get("width", "")
+            source = f"data:image/png;base64,{output.data['image/png']}"
+            output.data = {"text/html": f'<img src="{source}" alt="{alt}" width="{width}">'}
+    return kept
+
+
+DIRECTIVE = re.compile(r"^:{3,}\{([\w:-]+)\} *(.*?)\n((?::[\w-]+:.*\n)*)(.*?)^:{3,} *$", re.M | re.S)
+EQUATION = re.compile(r"\$\$(.+?)\$\$ *\(([\w-]+)\)", re.S)
+
+
+def _plainer(text: str) -> str:
+    """Markdown that any reader understands for the book's MyST: boxes, numbered equations, references."""
+    text = DIRECTIVE.sub(_box, text)
+    text = EQUATION.sub(
+        lambda m: f"\\begin{{equation}}{m[1].strip()}\\label{{{m[2]}}}\\end{{equation}}", text
+    )
+    text = re.sub(r"\{eq\}`([\w-]+)`", r"$\\eqref{\1}$", text)
+    text = re.sub(r"\{(?:numref|prf:ref)\}`(?:[^`<]*<)?([\w-]+)>?`", lambda m: m[1].replace("-", " "), text)
+    text = re.sub(r"\{cite\w*(?::\w+)?\}`([^`]+)`", r"[\1]", text)
+    return re.sub(r"\{[\w:-]+\}`([^`<]+?)(?: *<[^`]*>)?`", r"\1", text)
+
+
+def _box(found: re.Match) -> str:
+    kind, title, _, body = found.groups()
+    if kind == "dropdown":
+        return f"<details><summary>{title}</summary>\n\n{_plainer(body)}\n\n</details>"
+    head = (
+        title
+        if kind == "admonition"
+        else " ".join(filter(None, [kind.rpartition(":")[2].capitalize(), title]))
+    )
+    return f'<div class="admonition"><p class="admonition-title">{head}</p>\n\n{_plainer(body)}\n\n</div>'

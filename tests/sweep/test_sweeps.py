@@ -1,0 +1,275 @@
+"""Real kernels on real local Dask clusters: whatever is killed, every case ends up there once."""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+
+import nbformat
+import pandas as pd
+import psutil
+import pytest
+import xarray as xr
+from sweep import small
+from typer.testing import CliRunner
+
+from grokutils.book.rerun import cli, execution
+from grokutils.book.rerun.store import DiskFull, Store
+
+WAIT = 200  # seconds that a command may take here
+
+
+@pytest.fixture
+def folder(tmp_path):
+    """A folder with the small chapter."""
+    small.chapter(tmp_path)
+    return tmp_path
+
+
+def finish(process: subprocess.Popen) -> tuple[int, str, str]:
+    """Wait for a command; its exit code, and what it said."""
+    out, err = process.communicate(timeout=WAIT)
+    return process.returncode, out, err
+
+
+def table(folder) -> bytes:
+    """The collected table."""
+    answer = CliRunner().invoke(cli.app, ["collect", str(folder)])
+    assert answer.exit_code == 0, answer.output
+    return (folder / "table.csv").read_bytes()
+
+
+def survivors(folder) -> list[int]:
+    """Kernels that still run although the command that started them is gone."""
+    found = []
+    for process in psutil.process_iter(["cmdline", "environ"]):
+        line = " ".join(process.info["cmdline"] or [])
+        ours = (process.info["environ"] or {}).get("PWD", "") == str(folder)
+        if "ipykernel_launcher" in line and ours:
+            found.append(process.pid)
+    return found
+
+
+def gone(folder, patience=15) -> bool:
+    """Whether no kernel of a command in ``folder`` is left, after a while at most."""
+    end = time.monotonic() + patience
+    while survivors(folder) and time.monotonic() < end:
+        time.sleep(0.3)
+    return not survivors(folder)
+
+
+def start(*arguments, folder):
+    """Start a command whose kernels can be told from others' by PWD."""
+    os.environ["PWD"] = str(folder)
+    return small.command(*arguments, folder=folder)
+
+
+def test_forty_cases_with_workers_killed_at_random_moments(folder):
+    process = start("sweep", "small.ipynb", "-p", "n=1:5", "-p", "seed=0:10", "--measure", "total", "-o", "out",
+                    "--retries", 9, "--json", folder=folder)  # fmt: skip
+    generator = random.Random(0)
+    killed, done = 0, []
+    for event in small.events(process):
+        if event["event"] == "done":
+            done.append(event["case"])
+        assert event["event"] != "failed", event
+        if event["event"] == "cell" and killed < 5 and generator.random() < 0.15:
+            generator.choice(small.workers(process)).kill()
+            killed += 1
+    assert finish(process)[0] == 0
+    assert killed == 5
+    assert len(done) == len(set(done)) == 40
+    assert {path.name for path in (folder / "out/cases").iterdir()} == set(done)
+    assert list((folder / "out/.part").iterdir()) == []
+    table(folder / "out")
+    found = pd.read_parquet(folder / "out/table.parquet")
+    measured = found[found.kind == "measure"]
+    assert sorted(measured.value) == sorted(10.0 * n + seed for n in range(1, 5) for seed in range(10))
+    verdicts = found[found.kind == "claim"].set_index("case").verdict
+    assert (verdicts == "holds").sum() == 20
+    assert gone(folder)
+
+
+def test_killed_and_repeated_gives_the_same_table(folder):
+    sweep = ["sweep", "small.ipynb", "-p", "seed=0:8", "--measure", "total"]
+    assert finish(start(*sweep, "-o", "whole", folder=folder))[0] == 0
+    stopped = start(*sweep, "-o", "cut", "--json", folder=folder)
+    count = 0
+    for event in small.events(stopped):
+        count += event["event"] == "done"
+        if count == 3:
+            stopped.kill()
+            break
+    finish(stopped)
+    assert gone(folder), "kernels outlive the command"
+    kept = {path.name: path.stat().st_mtime_ns for path in (folder / "cut/cases").glob("*/case.json")}
+    assert 3 <= len(list((folder / "cut/cases").iterdir())) < 8
+    code, said, _ = finish(start(*sweep, "-o", "cut", folder=folder))
+    assert code == 0
+    assert "missing" in said
+    assert {
+        p.name: p.stat().st_mtime_ns for p in (folder / "cut/cases").glob("*/case.json")
+    }.items() >= kept.items()
+    assert table(folder / "cut") == table(folder / "whole")
+    again = finish(start(*sweep, "-o", "cut", folder=folder))
+    assert again[0] == 0
+    assert "8 finished, 0 to run" in again[1]
+
+
+def test_two_commands_at_once_share_the_work(folder):
+    sweep = ["sweep", "small.ipynb", "-p", "seed=0:10", "-o", "out", "--workers", 1, "--json"]
+    both = [start(*sweep, folder=folder) for _ in range(2)]
+    said = [[json.loads(line) for line in finish(process)[1].splitlines()] for process in both]
+    assert [process.returncode for process in both] == [0, 0]
+    done = [event["case"] for events in said for event in events if event["event"] == "done"]
+    assert len(done) == len(set(done)) == 10
+    assert table(folder / "out").count(b"\n") == 11
+
+
+def test_failures_are_kept_listed_limited_and_stop_nothing(folder):
+    sweep = ["sweep", "small.ipynb", "-p", "do=add,wait,fill,die,save", "-o", "out", "--time-limit", 6,
+             "--memory-limit", 0.4, "--retries", 1, "--measure", "norm=float(runs.norm.min()) if do == 'save' else 0"]  # fmt: skip
+    code, said, err = finish(start(*sweep, folder=folder))
+    assert code == 1
+    assert "2 finished, 3 failed, 0 left" in said
+    assert err == ""
+    for words in ("TimeLimit: took longer than 6 s", "MemoryLimit: took more than 0.40 GB", "kernel died"):
+        assert words in said
+    facts = [json.loads(path.read_text()) for path in (folder / "out/failed").glob("*/case.json")]
+    assert {fact["parameters"]["do"]: fact["tries"] for fact in facts} == {"wait": 1, "fill": 1, "die": 2}
+    code, said, _ = finish(
+        start("sweep", "small.ipynb", "-p", "fail=true", "-p", "seed=0,1", "-o", "out", folder=folder)
+    )
+    assert code == 1
+    (place, _) = sorted(
+        path for path in (folder / "out/failed").iterdir() if "asked to" in (path / "case.json").read_text()
+    )
+    notebook = nbformat.read(place / "notebook.ipynb", 4)
+    assert [
+        o.evalue for cell in notebook.cells for o in cell.get("outputs", []) if o.output_type == "error"
+    ] == ["asked to"]
+    assert "asked to" in (place / "page.html").read_text()
+    assert (
+        "failed before (RuntimeError: asked to)"
+        in finish(
+            start("sweep", "small.ipynb", "-p", "fail=true", "-p", "seed=0,1", "-o", "out", folder=folder)
+        )[1]
+    )
+    shown = CliRunner().invoke(cli.app, ["report", str(folder / "out")])
+    assert shown.exit_code == 0, shown.output
+    page = (folder / "out/report.html").read_text()
+    assert "http" not in page
+    assert page.count("<img") >= 1
+    assert "TimeLimit" in page
+
+
+def test_run_leaves_notebook_page_claims_and_records(folder):
+    code, said, _ = finish(
+        start("run", "small.ipynb", "-p", "do=save", "-p", "n=4", "--records", "runs", folder=folder)
+    )
+    assert code == 0, said
+    (place,) = (folder / "results/small/cases").iterdir()
+    assert str(place.relative_to(folder) / "page.html") in said
+    assert json.loads((place / "claims.json").read_text())[0]["verdict"] == "holds"
+    assert (place / "files/note.txt").read_text() == "kept"
+    assert "http" not in (place / "page.html").read_text().replace("http://www.w3.org", "")
+    table(folder / "results/small")
+    with xr.open_dataset(folder / "results/small/records_runs.nc", engine="h5netcdf") as kept:
+        assert dict(kept.sizes) == {"case": 1, "run": 1, "step": 7}
+        assert kept.n.values.tolist() == [4]
+
+
+def test_interrupted_it_says_so_and_leaves_nothing_running(folder):
+    process = start("sweep", "small.ipynb", "-p", "do=add,wait", "-o", "out", "--json", folder=folder)
+    for event in small.events(process):
+        if event["event"] == "done":
+            os.killpg(process.pid, signal.SIGINT)  # as a terminal does: to workers as well
+            break
+    code, said, err = finish(process)
+    assert code == 130
+    end = json.loads(said.splitlines()[-1])
+    assert (end["finished"], end["left"]) == (1, 1)
+    assert "Traceback" not in err
+    assert gone(folder)
+
+
+def test_a_scheduler_that_is_killed_ends_the_command_in_words(folder):
+    where = {"cwd": folder, "stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
+    dask = [sys.executable, "-m", "dask"]
+    port = 21000 + os.getpid() % 9000
+    address = f"tcp://127.0.0.1:{port}"
+    scheduler = subprocess.Popen(
+        [*dask, "scheduler", "--host", "127.0.0.1", "--port", str(port), "--no-dashboard"], **where
+    )
+    worker = subprocess.Popen(
+        [
+            *dask,
+            "worker",
+            address,
+            "--nthreads",
+            "2",
+            "--no-dashboard",
+            "--no-nanny",
+            "--death-timeout",
+            "20",
+        ],
+        **where,
+    )
+    try:
+        for _ in range(20):  # until both are up; a scheduler that is not there yet is refused
+            process = start(
+                "sweep",
+                "small.ipynb",
+                "-p",
+                "do=add,wait",
+                "-o",
+                "out",
+                "--scheduler",
+                address,
+                "--json",
+                folder=folder,
+            )
+            heard = [event for event in small.events(process) if event["event"] != "done" or scheduler.kill()]
+            code, _, err = finish(process)
+            if code != 2:
+                break
+        assert code == 3, err
+        assert "the scheduler was lost; what is finished is kept" in err or heard[-1]["stopped"]
+        assert len(list((folder / "out/cases").iterdir())) == 1
+    finally:
+        for process in (scheduler, worker):
+            process.kill()
+            process.wait()
+
+
+def test_a_disk_that_fills_up_leaves_what_was_there(tmp_path, monkeypatch):
+    store = Store(tmp_path / "out")
+    store.prepare("small")
+    store.keep("0" * 16, {"case.json": b"old", "files/a": b"1"}, failed=False)
+    calls = []
+
+    def full(descriptor):
+        calls.append(descriptor)
+        if len(calls) == 2:
+            raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(os, "fsync", full)
+    for case in ("0" * 16, "1" * 16):
+        calls.clear()
+        with pytest.raises(DiskFull):
+            store.keep(case, {"case.json": b"new", "files/a": b"2"}, failed=False)
+    monkeypatch.undo()
+    assert (store.place("0" * 16) / "case.json").read_bytes() == b"old"
+    assert not store.place("1" * 16).exists()
+    assert list((tmp_path / "out/.part").iterdir()) == []
+
+
+def test_a_worker_with_other_code_refuses():
+    result = execution.execute({}, {}, "0" * 16, "another version")
+    assert result["status"] == "failed"
+    assert "another version" in result["error"]
