@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 import os
+import platform
+import re
 import time
 from concurrent.futures import ProcessPoolExecutor, as_completed
+from datetime import UTC, datetime
+from importlib.metadata import version
 from pathlib import Path
 
 import nbformat
@@ -17,6 +21,7 @@ from tqdm import tqdm
 from . import inputs
 from .extension import cache as cache_folder
 
+VERSIONS = ("torch", "numpy", "scipy", "sympy", "matplotlib", "plotly", "xarray")  # recorded beside Python's
 TIMEOUT = 1800  # seconds that one cell may take
 ONE_THREAD = dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"), "1")
 
@@ -67,10 +72,18 @@ def _execute(path: Path) -> tuple[nbformat.NotebookNode, float]:
 
 
 def _write(path: Path, notebook: nbformat.NotebookNode, seconds: float) -> None:
-    """Store an executed notebook so that the same outputs give the same bytes."""
+    """Store an executed notebook so that the same code and outputs give the same bytes."""
+    record = {
+        "inputs": inputs.notebook(notebook.cells),
+        "seconds": round(seconds),
+        "date": datetime.now(UTC).date().isoformat(),
+        "processor": _processor(),
+        "versions": {"python": platform.python_version(), **{name: version(name) for name in VERSIONS}},
+    }
+    known = _read(path)
     notebook.metadata = nbformat.from_dict(
         {
-            "grokutils": {"inputs": inputs.notebook(notebook.cells), "seconds": round(seconds)},
+            "grokutils": record,
             "kernelspec": {"display_name": "Python 3", "language": "python", "name": "python3"},
             "language_info": {"name": "python"},
         }
@@ -79,10 +92,24 @@ def _write(path: Path, notebook: nbformat.NotebookNode, seconds: float) -> None:
         cell.metadata = nbformat.from_dict(
             {key: cell.metadata[key] for key in ("tags", "mystnb") if cell.metadata.get(key)}
         )
+    before = known.metadata.get("grokutils", {})
+    if (
+        known.cells == notebook.cells
+        and record.keys() == before.keys()
+        and record["inputs"] == before["inputs"]
+    ):
+        notebook.metadata = known.metadata  # nothing changed: the record of the first such run stands
     nbformat.validate(notebook)
     scratch = path.with_suffix(".part")
     nbformat.write(notebook, scratch)
     scratch.replace(path)
+
+
+def _processor() -> str:
+    """The processor's name, as Linux or Python knows it."""
+    facts = Path("/proc/cpuinfo")
+    found = re.search(r"^model name\s*: (.+)$", facts.read_text(), re.M) if facts.exists() else None
+    return found[1] if found else platform.processor() or platform.machine()
 
 
 def _cache(path: Path, notebook: nbformat.NotebookNode, seconds: float) -> None:

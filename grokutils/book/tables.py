@@ -1,4 +1,4 @@
-"""Tables that the book makes of itself: the scorecard of claims, and the chapters with their times."""
+"""Tables that the book makes of itself: the scorecard of claims, the chapters with their times, and their machines."""
 
 from __future__ import annotations
 
@@ -32,6 +32,13 @@ class Chapters(SphinxDirective):
         return [placeholder(table="chapters")]
 
 
+class Execution(SphinxDirective):
+    """``{execution}``: for every notebook the time, date, machine and versions of its stored outputs."""
+
+    def run(self) -> list[nodes.Node]:
+        return [placeholder(table="execution")]
+
+
 def outdated(app, env) -> list[str]:
     """Documents with tables: they depend on all others, so they are written anew at every build."""
     return [name for name in env.found_docs if any(env.get_doctree(name).findall(placeholder))]
@@ -40,7 +47,9 @@ def outdated(app, env) -> list[str]:
 def fill(app, doctree, docname: str) -> None:
     """Replace the placeholders of one document."""
     for node in list(doctree.findall(placeholder)):
-        made = {"scorecard": _scorecard, "chapters": _chapters}[node["table"]](app, docname)
+        made = {"scorecard": _scorecard, "chapters": _chapters, "execution": _execution}[node["table"]](
+            app, docname
+        )
         node.replace_self(nodes.raw("", made, format="html"))
 
 
@@ -99,6 +108,24 @@ def _chapters(app, docname: str) -> str:
     return f'<table class="chapters">{note}{head}<tbody>{"".join(rows)}</tbody></table>'
 
 
+def _execution(app, docname: str) -> str:
+    rows = []
+    for name in in_reading_order(app.env):
+        path = Path(app.env.doc2path(name))
+        if path.suffix != ".ipynb":
+            continue
+        link, title = app.builder.get_relative_uri(docname, name), app.env.titles[name].astext()
+        record = _record(path)
+        where = [f"{package} {number}" for package, number in record.get("versions", {}).items()]
+        where = "; ".join(filter(None, [record.get("processor"), ", ".join(where)])) or "not recorded"
+        rows.append(
+            f'<tr><td><a href="{link}">{html.escape(title)}</a><br><small>{html.escape(where)}</small></td>'
+            f"<td>{duration(path)}</td><td>{record.get('date', '')}</td></tr>"
+        )
+    head = "<thead><tr><th>chapter, machine and versions</th><th>time</th><th>date</th></tr></thead>"
+    return f'<table class="chapters">{head}<tbody>{"".join(rows)}</tbody></table>'
+
+
 def state_duration(app, doctree) -> None:
     """Say under a chapter's title how long it takes."""
     path = Path(app.env.doc2path(app.env.docname))
@@ -112,7 +139,12 @@ def state_duration(app, doctree) -> None:
 
 def duration(path: Path) -> str:
     """How long a notebook took when it was last executed for the repository, in words."""
-    seconds = json.loads(path.read_text(encoding="utf-8"))["metadata"].get("grokutils", {}).get("seconds")
+    seconds = _record(path).get("seconds")
     if seconds is None:
         return "not measured"
     return f"{max(5, 5 * round(seconds / 5)):.0f} s" if seconds < 90 else f"{seconds / 60:.1f} min"
+
+
+def _record(path: Path) -> dict:
+    """What a notebook holds of its execution: see ``execution._write``."""
+    return json.loads(path.read_text(encoding="utf-8"))["metadata"].get("grokutils", {})
