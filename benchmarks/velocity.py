@@ -1,6 +1,7 @@
 """Eq. 20 evaluated once: isolated.velocity beside automatic differentiation and beside the formula written naively.
 
-All on one thread, at the study's size and at a larger one, in both precisions. Times are medians of CPU time
+All on one thread, at the study's size for one seed and for five in a batch, and at a larger size, in both
+precisions. Times are medians of CPU time
 over repeats that take turns, after a burn-in, so that other work on the machine disturbs all alike.
 """
 
@@ -15,14 +16,14 @@ from torch import Tensor
 
 from grokutils import isolated, tasks
 
-SIZES = ((37, 512), (59, 1536))  # (p, width); the first is the study's figure 6
+SIZES = ((37, 512, 1), (37, 512, 5), (59, 1536, 1))  # (p, width, seeds); p = 37 is the study's figure 6
 BURN_IN, REPEATS = 2, 7
 
 
 def autograd_cholesky(E: Tensor, X: Tensor, Y: Tensor) -> Tensor:
     """−½∇R by reverse mode through isolated.cost, the best forward pass at hand."""
     E = E.detach().requires_grad_()
-    (slope,) = torch.autograd.grad(isolated.cost(E, X, Y), E)
+    (slope,) = torch.autograd.grad(isolated.cost(E, X, Y).sum(), E)
     return -slope / 2
 
 
@@ -30,8 +31,8 @@ def autograd_inverse(E: Tensor, X: Tensor, Y: Tensor) -> Tensor:
     """−½∇R by reverse mode through eq. 19 as printed, with torch.linalg.inv."""
     E = E.detach().requires_grad_()
     H = torch.relu(X @ E)
-    R = E.square().sum() + torch.trace(Y.T @ torch.linalg.inv(H @ H.T) @ Y)
-    (slope,) = torch.autograd.grad(R, E)
+    R = E.square().sum((-2, -1)) + (Y * (torch.linalg.inv(H @ H.mT) @ Y)).sum((-2, -1))
+    (slope,) = torch.autograd.grad(R.sum(), E)
     return -slope / 2
 
 
@@ -39,7 +40,7 @@ def formula_naive(E: Tensor, X: Tensor, Y: Tensor) -> Tensor:
     """Eq. 20 as printed: an explicit inverse, and YYᵀ formed."""
     Z = X @ E
     H = torch.relu(Z)
-    A = torch.linalg.inv(H @ H.T)
+    A = torch.linalg.inv(H @ H.mT)
     return X.T @ ((A @ (Y @ Y.T) @ A @ H) * (Z > 0)) - E
 
 
@@ -51,15 +52,14 @@ ALTERNATIVES = {
 }
 
 
-def flops(n: int, d_in: int, width: int, d_out: int) -> float:
-    """Multiplications and additions that isolated.velocity needs.
+def flops(n: int, width: int, d_out: int) -> float:
+    """Multiplications and additions that isolated.velocity needs for one seed.
 
-    XE and Xᵀ(·) 2·n·d_in·width each; HHᵀ n²·width, one triangle, which is all that syrk computes (a general
-    product would be twice that); Cholesky n³/3; two triangular solves n²·d_out each; (AY)ᵀH and AY(·)
-    2·n·d_out·width each. Elementwise work is left out.
+    HHᵀ n²·width, one triangle, which is all that syrk computes (a general product would be twice that); Cholesky
+    n³/3; two triangular solves n²·d_out each; Hᵀ(AY) and (AY)(·) 2·n·d_out·width each. XE and Xᵀ(·) only
+    gather and add, and elementwise work is left out too.
     """
-    products = 4 * n * d_in * width + 4 * n * d_out * width
-    return products + n**2 * width + n**3 / 3 + 2 * n**2 * d_out
+    return n**2 * width + n**3 / 3 + 2 * n**2 * d_out + 4 * n * d_out * width
 
 
 def medians(calls: dict) -> dict[str, float]:
@@ -100,29 +100,29 @@ def main() -> None:
 def _table() -> None:
     print("One evaluation of eq. 20 on one thread (CPU time, median of", REPEATS, "repeats)")
     print(
-        f"{'p':>4} {'width':>6} {'n':>5} {'dtype':>8}  {'how':<20} {'ms':>9} {'× velocity':>11} {'error':>8}"
+        f"{'p':>4} {'width':>6} {'n':>5} {'seeds':>5} {'dtype':>8}  {'how':<20} {'ms':>9} {'× velocity':>11} {'error':>8}"
     )
     for dtype in (torch.float64, torch.float32):
         top = peak(dtype)
-        for p, width in SIZES:
+        for p, width, seeds in SIZES:
             task = tasks.modular(p, dtype=dtype)
             X, Y = task.X_train, task.Y_train
             generator = torch.Generator().manual_seed(0)
-            E = torch.randn(p, width, generator=generator, dtype=torch.float64).to(dtype) * p**-0.5
+            E = torch.randn(seeds, p, width, generator=generator, dtype=torch.float64).to(dtype) * p**-0.5
             exact = isolated.velocity(E.double(), X.double(), Y.double())
             calls = {name: (lambda f=f: f(E, X, Y)) for name, f in ALTERNATIVES.items()}  # noqa: B023
             took = medians(calls)
             base = took["isolated.velocity"]
+            kind = str(dtype).removeprefix("torch.")
             for name, seconds in took.items():
                 error = float((calls[name]().double() - exact).norm() / exact.norm())
-                kind = str(dtype).removeprefix("torch.")
                 print(
-                    f"{p:>4} {width:>6} {len(X):>5} {kind:>8}  {name:<20} {1e3 * seconds:9.2f} "
+                    f"{p:>4} {width:>6} {len(X):>5} {seeds:>5} {kind:>8}  {name:<20} {1e3 * seconds:9.2f} "
                     f"{seconds / base:11.2f} {error:8.0e}"
                 )
-            rate = flops(len(X), p, width, p) / base
+            rate = seeds * flops(len(X), width, p) / base
             print(
-                f"{'':27}velocity runs at {rate / 1e9:.1f} Gflop/s, {rate / top:.0%} of this machine's "
+                f"{'':33}velocity runs at {rate / 1e9:.1f} Gflop/s, {rate / top:.0%} of this machine's "
                 f"measured matrix-product peak of {top / 1e9:.1f}\n"
             )
 
