@@ -42,6 +42,19 @@ site: $(READY) ## build the HTML from the outputs that the repository holds, exe
 	BOOK_EXECUTE=off $(BUILD) --path-output _build/stored
 	@echo "file://$(CURDIR)/$(SITE)/index.html"
 
+.PHONY: standalone
+standalone: $(READY) ## write each chapter as one notebook that needs no repository
+	$(BIN)/python -m grokutils.book standalone
+
+.PHONY: zip
+zip: site ## the whole built book as one zip file, to read anywhere
+	$(BIN)/python -m grokutils.book zip $(SITE) _build/the-geometry-of-grokking.zip
+
+.PHONY: pdf
+pdf: $(READY) chromium ## the whole book as one PDF, printed by Chromium
+	BOOK_EXECUTE=off $(BUILD) --builder singlehtml --path-output _build/single
+	$(BIN)/python -m grokutils.book pdf _build/single/_build/singlehtml _build/the-geometry-of-grokking.pdf
+
 .PHONY: lab
 lab: $(READY) ## open the book in JupyterLab
 	$(BIN)/jupyter lab --ip=127.0.0.1 book

@@ -1,4 +1,4 @@
-"""Commands for those who make the book: ``python -m grokutils.book {execute,refresh,standalone,cover,stamp}``."""
+"""Commands for those who make the book: ``python -m grokutils.book {execute,refresh,standalone,zip,pdf,cover,stamp}``."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import argparse
 import sys
 from pathlib import Path
 
-from . import address, chapters, cover, execution, standalone
+from . import address, chapters, cover, execution, press, standalone
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -17,6 +17,10 @@ def main(arguments: list[str] | None = None) -> int:
     commands.add_parser("refresh", help="execute again, in place, the chapters whose code changed")
     alone = commands.add_parser("standalone", help="write each chapter as one file that needs no repository")
     alone.add_argument("folder", nargs="?", type=Path, default=address.ROOT / "_build" / "standalone")
+    for kind, text in (("zip", "pack the built site"), ("pdf", "print the book that `singlehtml` built")):
+        made = commands.add_parser(kind, help=text)
+        made.add_argument("site", type=Path)
+        made.add_argument("target", type=Path)
     commands.add_parser("cover", help="simulate and draw the cover anew")
     stamp = commands.add_parser("stamp", help="write the repository's address wherever it stands")
     stamp.add_argument("address", nargs="?", help="OWNER/NAME or OWNER/NAME@BRANCH")
@@ -29,6 +33,14 @@ def main(arguments: list[str] | None = None) -> int:
     if given.command == "standalone":
         for path in standalone.write(chapters.notebooks(), given.folder):
             print(path)
+        return 0
+    if given.command in ("zip", "pdf"):
+        given.target.parent.mkdir(parents=True, exist_ok=True)
+        if given.command == "zip":
+            press.pack(given.site, given.target)
+        else:
+            press.print_pdf(press.whole(given.site), given.target)
+        print(given.target)
         return 0
     if given.command == "cover":
         cover.draw(address.ROOT / "book" / "_static" / "cover.png")

@@ -1,0 +1,56 @@
+"""The whole book as one file: a zip of the built site, and a PDF that Chromium prints."""
+
+from __future__ import annotations
+
+import shutil
+import sys
+import zipfile
+from pathlib import Path
+
+NAME = "the-geometry-of-grokking"
+MINUTES = 10  # what Chromium may take to typeset the whole book, and again to print it
+SHEET = {"format": "A4", "margin": dict.fromkeys(("top", "bottom", "left", "right"), "17mm")}
+FOOTER = '<div style="font-size:8px;width:100%;text-align:center"><span class="pageNumber"></span></div>'
+
+
+def pack(site: Path, target: Path) -> None:
+    """Write the built ``site`` as a zip file with one folder inside: unpack it and open index.html."""
+    with zipfile.ZipFile(target, "w", zipfile.ZIP_DEFLATED) as archive:
+        for path in sorted(site.rglob("*")):
+            if path.is_file() and path.name not in (".buildinfo", "objects.inv"):
+                archive.write(path, f"{NAME}/{path.relative_to(site).as_posix()}")
+
+
+def whole(single: Path) -> Path:
+    """The page with the whole book, from Sphinx's builder ``singlehtml``, put where its links begin."""
+    return Path(shutil.copy(single / "book" / "intro.html", single / "book.html"))
+
+
+def print_pdf(page: Path, target: Path) -> None:
+    """Print an HTML page with its equations typeset; folded code stays folded.
+
+    Raises
+    ------
+    SystemExit
+        No Chromium.
+    """
+    from playwright.sync_api import sync_playwright  # not needed to build the site
+
+    program = shutil.which("chromium")
+    if program is None:
+        sys.exit("no Chromium to print with: apt-get install chromium")
+    with sync_playwright() as playwright:
+        options = ["--no-sandbox", "--disable-gpu", "--host-resolver-rules=MAP * ~NOTFOUND"]
+        browser = playwright.chromium.launch(executable_path=program, args=options)
+        opened = browser.new_page(color_scheme="light")
+        opened.set_default_timeout(MINUTES * 60_000)
+        opened.goto(page.resolve().as_uri())
+        opened.evaluate("window.MathJax?.startup?.promise?.then(() => true)")
+        opened.emulate_media(media="print")
+        extras = {
+            "display_header_footer": True,
+            "header_template": "<span></span>",
+            "footer_template": FOOTER,
+        }
+        opened.pdf(path=target, outline=True, tagged=True, **SHEET, **extras)
+        browser.close()
