@@ -112,13 +112,8 @@ def row(setup: Setup, loss: str, seeds: int, repeats: int) -> str:
     return f"{1 / slow:10.1f}{1 / fast:11.1f}{statistics.median(ratios):7.2f}{spread:>13}"
 
 
-def main() -> None:
-    """Print the table."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument(
-        "--repeats", type=int, default=7, help="timings, of which the median counts (default: %(default)s)"
-    )
-    repeats = parser.parse_args().repeats
+def main(repeats: int = 7) -> None:
+    """Print the table; the median of ``repeats`` timings counts."""
     print("Training: steps of one seed per second, float32, all samples in every step")
     print(
         f"{'setup':9}{'loss':15}{'threads':>7}{'seeds':>6}{'plain':>10}{'grokutils':>11}{'ratio':>7}{'range':>13}"
@@ -135,4 +130,8 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument(
+        "--repeats", type=int, default=7, help="timings, of which the median counts (default: %(default)s)"
+    )
+    main(parser.parse_args().repeats)
