@@ -88,6 +88,39 @@ test-nbval: $(READY) ## execute the committed notebooks and compare every stored
 test-book: $(READY) chromium site
 	$(ONE_THREAD) $(BIN)/pytest tests/notebooks tests/rerun tests/sweep tests/alone tests/site -n 2 --dist loadfile -q
 
+# The bounds in pyproject.toml, really installed; and the newest of everything, outside the pins.
+.PHONY: test-oldest
+test-oldest: ## the units on the oldest versions that pyproject.toml allows
+	$(call fresh,.venv-oldest)
+	sed -n '/^dependencies/,/^]/s/^ *"\(.*\)>=\([^"]*\)".*/\1==\2/p' pyproject.toml > .venv-oldest/bounds.txt
+	.venv-oldest/bin/pip install --quiet -r .venv-oldest/bounds.txt "pandas<3" "setuptools<81" $(UNIT_TOOLS)
+	$(ONE_THREAD) PYTHONPATH=. .venv-oldest/bin/pytest tests/unit -n 2 -q -W default
+
+.PHONY: test-newest
+test-newest: ## the units on the newest versions that there are
+	$(call fresh,.venv-newest)
+	.venv-newest/bin/pip install --quiet --upgrade -e ".[rerun]" $(UNIT_TOOLS)
+	$(ONE_THREAD) .venv-newest/bin/pytest tests/unit -n 2 -q
+
+fresh = rm -rf $(1) && $(PYTHON) -m venv $(1) && $(1)/bin/pip install --quiet --upgrade pip
+UNIT_TOOLS := pytest pytest-xdist hypothesis pyyaml nbformat
+
+.PHONY: check-links
+check-links: $(READY) ## ask every address that the book links to
+	BOOK_EXECUTE=off $(BUILD) --builder linkcheck --path-output _build/links
+
+COLAB := https://raw.githubusercontent.com/googlecolab/backend-info/main/pip-freeze.txt
+.PHONY: check-colab
+check-colab: $(READY) ## compare the versions that we test for Colab with those that it ships
+	curl --fail --silent --show-error --location $(COLAB) | $(BIN)/python tests/alone/compare.py
+
+.PHONY: publish
+publish: book pdf ## what the web site holds: the book, and both downloads
+	mkdir -p _build/downloads
+	$(BIN)/python -m grokutils.book zip _build/html _build/downloads/the-geometry-of-grokking.zip
+	cp _build/the-geometry-of-grokking.pdf _build/downloads
+	rm -rf _build/html/downloads && mv _build/downloads _build/html/downloads
+
 .PHONY: chromium
 chromium:
 	@command -v chromium >/dev/null || $(call as_root,apt-get update -qq && apt-get install -y -qq chromium) || \
