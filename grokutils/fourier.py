@@ -41,8 +41,9 @@ def orthogonality(F: Tensor) -> Tensor:
 def similarity(F: Tensor) -> Tensor:
     """Cosine of |Re F_k| with |Im F_l|, (..., K, K): which hidden units each frequency uses.
 
-    Absolute values are taken entry by entry. Independent Gaussian entries give 2/π on and off the diagonal;
-    1 on the diagonal and 0 elsewhere means that every frequency has hidden units of its own.
+    Absolute values are taken entry by entry. Entries with evenly spread phases give 2/π on the diagonal whatever their
+    amplitudes; independent Gaussian entries give it off the diagonal too. 0 there means that every frequency has
+    hidden units of its own.
     """
     real = torch.nn.functional.normalize(F.real.abs(), dim=-1)
     imag = torch.nn.functional.normalize(F.imag.abs(), dim=-1)

@@ -123,3 +123,22 @@ def test_bad_arguments():
         fourier.power(torch.ones(5, 2, dtype=torch.long))
     with pytest.raises(ValueError, match=r"S has shape \(1, 1\): at least two"):
         fourier.within_and_across(torch.ones(1, 1))
+
+
+@pytest.mark.parametrize("power", [0, 1, 4])
+def test_even_phases_are_alike_by_two_over_pi_whatever_the_amplitudes(power):
+    generator = torch.Generator().manual_seed(power)
+    amplitude, turns = torch.rand(2, 3, 200_000, generator=generator, dtype=torch.float64)
+    S = fourier.similarity(torch.polar(amplitude**power, 2 * torch.pi * turns))
+    torch.testing.assert_close(
+        S.diagonal(), torch.full((3,), 2 / torch.pi, dtype=torch.float64), rtol=0, atol=0.01
+    )
+
+
+def test_frequencies_with_units_of_their_own_are_unlike():
+    generator = torch.Generator().manual_seed(0)
+    F = torch.polar(torch.ones(2, 4000), 2 * torch.pi * torch.rand(2, 4000, generator=generator))
+    F[0, :2000], F[1, 2000:] = 0, 0
+    S = fourier.similarity(F)
+    assert S[0, 1] == S[1, 0] == 0
+    assert (S.diagonal() - 2 / torch.pi).abs().max() < 0.05
