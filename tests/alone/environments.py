@@ -43,7 +43,9 @@ def python(environment: Path) -> Path:
 def versions(environment: Path) -> dict[str, str]:
     """Every installed distribution and its version."""
     code = "import importlib.metadata as m, json; print(json.dumps({d.name: d.version for d in m.distributions()}))"
-    found = subprocess.run([python(environment), "-c", code], check=True, capture_output=True, text=True)
+    found = subprocess.run(
+        [python(environment), "-I", "-c", code], check=True, capture_output=True, text=True
+    )
     return json.loads(found.stdout)
 
 

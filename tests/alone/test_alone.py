@@ -1,4 +1,7 @@
-"""Every chapter runs alone in an empty folder, as in Colab: its set-up cell fetches what is missing and changes nothing else."""
+"""Every chapter runs alone in an empty folder, as in Colab, from its stand-alone notebook: nothing there changes.
+
+The flagship runs both ways where almost nothing is installed: with grokutils from its address, and stand-alone.
+"""
 
 from __future__ import annotations
 
@@ -15,6 +18,7 @@ from alone import environments
 from papermill.exceptions import PapermillExecutionError
 from rerun.small import SMALL
 
+from grokutils.book import standalone
 from grokutils.book.address import PLACEHOLDER
 
 FLAGSHIP = "book/3_networks/09_simulated_grokking"
@@ -37,18 +41,19 @@ def fresh():
 
 
 @pytest.fixture(scope="session")
-def colab():
-    """An environment with all that Colab has; whoever installs grokutils there uninstalls it."""
-    environment = environments.copy("colab")
-    yield environment
-    environments.remove(environment)
+def alone(tmp_path_factory) -> Path:
+    """A folder with every chapter's stand-alone notebook, by the name of its page."""
+    folder = tmp_path_factory.mktemp("alone")
+    for page in chapters.chapters():
+        standalone.write([chapters.ROOT / f"{page}.ipynb"], (folder / page).parent)
+    return folder
 
 
 @pytest.fixture
 def run(tmp_path, monkeypatch):
-    """Run one notebook alone in an environment, with grokutils at ``address``; what was installed before and after."""
+    """Run one notebook alone in an environment, with grokutils at ``address``, if any; what was installed before and after."""
 
-    def runner(page: str, environment: Path, address: str, source: Path = chapters.ROOT):
+    def runner(page: str, environment: Path, address: str = "", source: Path = chapters.ROOT):
         before = environments.versions(environment)
         assert "grokutils" not in before
         name = environments.kernel(environment, tmp_path / "jupyter")
@@ -82,26 +87,48 @@ def check(page: str, notebook, error, before, after):
     """The chapter ran to its end, and all that was installed before is as it was."""
     assert error is None, error
     assert {name: after.get(name) for name in before} == before
-    assert "grokutils" in after
     cells = [cell for cell in notebook.cells if cell.cell_type == "code"]
     assert [o.text for o in chapters.outputs(cells) if o.get("name") == "stderr"] == []
     names = [claim["name"] for claim in chapters.claims(cells)]
     assert names == [claim["name"] for claim in chapters.claims(chapters.code(page))]
 
 
-def test_flagship_runs_where_only_the_five_packages_are(run, fresh, repository):
-    check(FLAGSHIP, *run(FLAGSHIP, fresh, f"git+file://{repository}", repository))
+@pytest.mark.parametrize("way", ["from its address", "stand-alone"])
+def test_flagship_runs_where_only_the_five_packages_are(way, run, fresh, repository, alone):
+    if way == "stand-alone":
+        *ran, after = run(FLAGSHIP, fresh, source=alone)
+        assert "grokutils" not in after
+    else:
+        *ran, after = run(FLAGSHIP, fresh, f"git+file://{repository}", repository)
+        assert "grokutils" in after
+    check(FLAGSHIP, *ran, after)
+
+
+def test_installing_from_the_address_adds_grokutils_alone_to_what_colab_has(repository):
+    environment = environments.copy("colab")
+    try:
+        before = environments.versions(environment)
+        pip = [
+            environments.python(environment),
+            "-m",
+            "pip",
+            "install",
+            "--quiet",
+            f"git+file://{repository}",
+        ]
+        subprocess.run(pip, check=True)
+        after = environments.versions(environment)
+    finally:
+        environments.remove(environment)
+    assert set(after) - set(before) == {"grokutils"}
+    assert {name: after[name] for name in before} == before
 
 
 @pytest.mark.parametrize("page", chapters.chapters())
-def test_chapter_runs_on_the_versions_that_colab_has(page, run, colab, repository):
-    try:
-        notebook, error, before, after = run(page, colab, f"git+file://{repository}", repository)
-    finally:
-        pip = [environments.python(colab), "-m", "pip", "uninstall", "--quiet", "--yes", "grokutils"]
-        subprocess.run(pip, check=True)
+def test_stand_alone_chapter_runs_on_the_versions_that_colab_has(page, run, alone):
+    notebook, error, before, after = run(page, environments.kept("colab"), source=alone)
     check(page, notebook, error, before, after)
-    assert set(after) - set(before) == {"grokutils"}
+    assert after == before
 
 
 @pytest.mark.parametrize(
