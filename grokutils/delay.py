@@ -8,6 +8,7 @@ gradient descent up to memorization, and one integration of the flow at the run'
 from __future__ import annotations
 
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 import torch
@@ -36,6 +37,7 @@ class Prediction:
     flow: xr.Dataset | None  # the path, with ``tau`` counted from the run's own start
     sharpness: tuple[float, float]  # lr times the largest curvature, at the start and at memorization
     warnings: tuple[str, ...]  # assumptions that do not hold
+    theta: Tensor | None = None  # (d,), the memorized point
 
     def __str__(self) -> str:
         when = f"step {self.step:.4g} ± {self.error:.1g}" if np.isfinite(self.step) else "not within tau_end"
@@ -111,7 +113,7 @@ def predict_delay(
     if smallest < 1e-8:
         notes.append(f"J is near singular at memorization: σ_min = {max(smallest, 0) ** 0.5:.1e}")
     error = abs(tau - other) / pace + 0.5 * tau + 1  # the latter: a step of Δτ = lr·w is explicit Euler's
-    return Prediction(tau / pace, error, step, tau, fine, (sharp, later), tuple(notes))
+    return Prediction(tau / pace, error, step, tau, fine, (sharp, later), tuple(notes), theta)
 
 
 def memorize(
@@ -158,3 +160,20 @@ def crossing(flow: xr.Dataset, task: Task, threshold: float = 0.5, start: int = 
 
 def _small(task: Task) -> bool:
     return task.Y_train.numel() <= 1500
+
+
+def stored(name: str) -> xr.Dataset:
+    """Chapter 11's records: "predictions", and the "trainings" that were run after them to test them, (run, …).
+
+    Raises
+    ------
+    FileNotFoundError
+        An installation of grokutils without its data folder.
+    """
+    _checks.one_of("name", name, ("predictions", "trainings"))
+    path = Path(__file__).parent / "data" / f"delay_{name}.nc"
+    if not path.exists():
+        raise FileNotFoundError(
+            f"{path.name} is missing: book/4_beyond/make_records.py makes it, or install grokutils whole"
+        )
+    return records.load(path)

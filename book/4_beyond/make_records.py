@@ -3,14 +3,14 @@
     python book/4_beyond/make_records.py predict    writes grokutils/data/delay_predictions.nc
     python book/4_beyond/make_records.py train      reads that file and writes grokutils/data/delay_trainings.nc
 
-Predictions see a run up to memorization only. The second file names the first one's hash and date: that is the order.
+Predictions see a run up to memorization only. Both files say when each run's row was made: that is the order. Either
+command goes on where it was interrupted, and ``train`` trains whatever is predicted.
 """
 
 from __future__ import annotations
 
 import argparse
 import datetime
-import hashlib
 import itertools
 import os
 import platform
@@ -47,106 +47,40 @@ PLAIN = {"momentum": 0.0, "batch": 0, "optimizer": "gd"}
 def cases() -> list[dict]:
     """Every run. lr·w covers two decades; λ = n·p·w/2 from about 0.006 to 0.6."""
     pace = [(1.0, 2e-5), (2.0, 1e-4), (2.0, 5e-4), (3.0, 2e-3 / 3)]
-    listed = []
-    for seed, (lr, w) in itertools.product((0, 1), pace):
-        listed += [{"seed": seed, "lr": lr, "w": w}]
-        listed += [
-            {
-                "seed": seed,
-                "lr": lr,
-                "w": w,
-                "activation": "quadratic",
-                "fraction": 0.85,
-            }
-        ]
-        listed += [
-            {
-                "seed": seed,
-                "lr": lr,
-                "w": w,
-                "activation": "relu",
-                "fraction": 0.9,
-                "width": 64,
-            }
-        ]
-    for seed, (lr, w) in itertools.product((2, 3), pace[1:]):
-        listed += [{"seed": seed, "lr": lr, "w": w, "fraction": 0.9, "width": 128}]
-        listed += [
-            {
-                "seed": seed,
-                "lr": 2.0,
-                "w": w,
-                "activation": "relu",
-                "fraction": 0.9,
-                "width": 128,
-            }
-        ]
-        listed += [
-            {
-                "seed": seed,
-                "lr": lr,
-                "w": w,
-                "activation": "quadratic",
-                "p": 13,
-                "fraction": 0.7,
-            }
-        ]
-    for scale, w in itertools.product((0.5, 2.0), (1e-4, 5e-4)):
-        listed += [{"seed": 4, "scale": scale, "w": w, "lr": 1.0}]
-        listed += [
-            {
-                "seed": 4,
-                "scale": scale,
-                "w": w,
-                "lr": 1.0,
-                "activation": "quadratic",
-                "fraction": 0.85,
-            }
-        ]
-        listed += [
-            {
-                "seed": 4,
-                "scale": scale,
-                "w": w,
-                "lr": 1.0,
-                "activation": "relu",
-                "fraction": 0.9,
-                "width": 64,
-            }
-        ]
-    for lr in (0.5, 1.0, 4.0):  # the same λ and start at other learning rates
-        listed += [{"seed": 0, "lr": lr, "w": 5e-4}]
-    listed += [{"seed": seed, "p": 13, "lr": 2.0, "w": 2e-4} for seed in (0, 1, 2)]
-    for activation in (
-        "gelu",
-        "quadratic",
-        "relu",
-    ):  # small tables, predicted not to generalize
-        listed += [
-            {
-                "p": 7,
-                "width": 48,
-                "activation": activation,
-                "lr": 1.0,
-                "w": 1e-3,
-                "seed": s,
-            }
-            for s in (0, 1)
-        ]
-    for seed, activation in itertools.product((5, 6, 7), ("gelu", "quadratic")):
+    quadratic = {"activation": "quadratic", "fraction": 0.85}
+    relu = {"activation": "relu", "fraction": 0.9, "width": 64}
+    both, product = ({}, quadratic), itertools.product
+    kinked = [{"seed": s, "lr": 2.0, "w": w, **relu} for s, w in product((0, 1), (1e-4,))]
+    kinked += [{"lr": 1.0, "w": 2e-5, **relu}]
+    listed = [{"seed": s, "lr": lr, "w": w, **more} for s, (lr, w), more in product((0, 1, 2), pace, both)]
+    larger = ({"fraction": 0.9, "width": 128}, {"activation": "quadratic", "p": 13, "fraction": 0.7})
+    listed += [
+        {"seed": s, "lr": lr, "w": w, **more} for s, (lr, w), more in product((2, 3), pace[1:], larger)
+    ]
+    scaled = product((0.5, 2.0), (1e-4, 5e-4), both)
+    listed += [{"seed": 4, "scale": scale, "w": w, "lr": 1.0, **more} for scale, w, more in scaled]
+    listed += [
+        {"lr": lr, "w": 2e-4} for lr in (0.5, 1.0, 4.0)
+    ]  # the same λ and start at other learning rates
+    listed += [{"seed": s, "p": 13, "lr": 2.0, "w": 2e-4} for s in (0, 1)]
+    listed += [{"lr": 1.0, "w": 2e-3, **more} for more in both]
+    small = {"p": 7, "width": 48, "lr": 1.0, "w": 1e-3}
+    listed += [
+        {**small, "activation": a, "seed": s} for a, s in product(("gelu", "quadratic", "relu"), (0, 1))
+    ]
+    for seed, activation in product((5, 6), ("gelu", "quadratic")):
         one = {"seed": seed, "activation": activation, "fraction": 0.85, "w": 2e-4}
         listed += [{**one, "lr": 0.2, "momentum": 0.9}, {**one, "lr": 1.0, "batch": 28}]
         listed += [{**one, "lr": 1e-3, "w": 0.05, "optimizer": "adamw"}]
+    mixed = np.random.default_rng(0).permutation(len(listed))  # so that every part is a mixture
+    listed = [listed[i] for i in mixed]
+    listed = [*listed[:20], *kinked, *listed[20:]]
     return [{**BASE, **PLAIN, **case} for case in listed]
 
 
 def setting(case: dict):
-    network = networks.two_layer(
-        case["p"], case["width"], case["p"], case["activation"]
-    )
-    return network, tasks.modular(
-        case["p"], train_fraction=case["fraction"], seed=case["seed"]
-    )
+    network = networks.two_layer(case["p"], case["width"], case["p"], case["activation"])
+    return network, tasks.modular(case["p"], train_fraction=case["fraction"], seed=case["seed"])
 
 
 def options(case: dict) -> dict:
@@ -164,42 +98,25 @@ def predicted(case: dict) -> dict:
     network, task = setting(case)
     pace = case["lr"] * case["w"] / (1 - case["momentum"])
     begun = time.process_time()
-    found = delay.memorize(network, task, case["lr"], case["w"], **options(case))
-    row = dict.fromkeys(
-        ("step", "error", "tau", "tau_limit", "tau_eq20", "kappa", "V", "warned"),
-        np.nan,
-    )
-    row |= {
-        "curve": np.full((2, GRID), np.nan),
-        "sharp_start": np.nan,
-        "sharp": np.nan,
-        "memorized": -1,
-        "tau_34": np.nan,
-    }
-    if found is None:
-        return row
-    step, theta = found
-    begin = pace * step
-    smooth = network.activation.smooth
+    names = "step error tau tau_34 tau_limit tau_eq20 kappa V warned sharp_start sharp seconds"
+    row = {"curve": np.full((2, GRID), np.nan), "memorized": -1, **dict.fromkeys(names.split(), np.nan)}
     if case["optimizer"] == "gd" and not case["batch"]:
-        kept = {
-            "seed": case["seed"],
-            "init_scale": case["scale"],
-            "momentum": case["momentum"],
-            "tau_end": TAU_END,
-        }
-        made = delay.predict_delay(network, task, case["lr"], case["w"], **kept)
-        flow = made.flow
+        kept = {"seed": case["seed"], "init_scale": case["scale"], "momentum": case["momentum"]}
+        made = delay.predict_delay(network, task, case["lr"], case["w"], tau_end=TAU_END, **kept)
+        step, theta, flow = made.memorized, made.theta, made.flow
         row |= {"error": made.error, "warned": float(bool(made.warnings))}
         row |= {"sharp_start": made.sharpness[0], "sharp": made.sharpness[1]}
+        if flow is None:
+            return row
     else:  # λ means nothing to AdamW: the limit
-        lam = (
-            0.0
-            if case["optimizer"] == "adamw"
-            else task.Y_train.numel() * case["w"] / 2
-        )
+        found = delay.memorize(network, task, case["lr"], case["w"], **options(case))
+        if found is None:
+            return row
+        step, theta = found
+        lam = 0.0 if case["optimizer"] == "adamw" else task.Y_train.numel() * case["w"] / 2
         flow = slow_flow.follow(network, theta, task, TAU_END, lam, until=0.49)
-        flow = flow.assign_coords(tau=flow.tau + begin)
+        flow = flow.assign_coords(tau=flow.tau + pace * step)
+    begin, smooth = pace * step, network.activation.smooth
     row |= {
         "tau": delay.crossing(flow, task),
         "tau_34": delay.crossing(flow, task, 0.75),
@@ -216,7 +133,7 @@ def predicted(case: dict) -> dict:
             task,
             TAU_END - begin,
             0.0,
-            1e-4 if smooth else 3e-3,
+            1e-4 if smooth else 4e-3,
             until=0.49,
         )
         row["tau_limit"] = begin + delay.crossing(limit, task)
@@ -224,9 +141,7 @@ def predicted(case: dict) -> dict:
         if case["activation"] in DEGREE:
             point = Point(network, theta, task.X_train)
             F = point.outputs.reshape(-1)  # Jθ = LF
-            held = DEGREE[case["activation"]] ** 2 * float(
-                F @ torch.linalg.solve(point.gram(), F)
-            )
+            held = DEGREE[case["activation"]] ** 2 * float(F @ torch.linalg.solve(point.gram(), F))
             row["kappa"] = held / row["V"]  # the share of V that is not tangent
     row["seconds"] = time.process_time() - begun
     return row
@@ -238,11 +153,7 @@ def isolated_time(network, theta, task) -> float:
 
     def slope(_, flat):
         at = torch.from_numpy(flat).view_as(E)
-        return (
-            isolated.velocity(at, task.X_train, task.Y_train, network.activation)
-            .numpy()
-            .ravel()
-        )
+        return isolated.velocity(at, task.X_train, task.Y_train, network.activation).numpy().ravel()
 
     solver, last = (
         RK23(slope, 0.0, E.numpy().ravel(), TAU_END, rtol=1e-3, atol=1e-4),
@@ -251,17 +162,12 @@ def isolated_time(network, theta, task) -> float:
     for _ in range(4000):
         at = torch.from_numpy(solver.y).view_as(E)
         W = isolated.readout(at, task.X_train, task.Y_train, network.activation)
-        loss = float(
-            (network.activation.value(task.X_test @ at) @ W - task.Y_test)
-            .square()
-            .mean()
-        )
+        loss = float((network.activation.value(task.X_test @ at) @ W - task.Y_test).square().mean())
         if loss <= level:
             return (
                 solver.t
                 if last is None
-                else last[0]
-                + (solver.t - last[0]) * (last[1] - level) / (last[1] - loss)
+                else last[0] + (solver.t - last[0]) * (last[1] - level) / (last[1] - loss)
             )
         last = solver.t, loss
         if solver.status != "running" or solver.step():
@@ -298,9 +204,7 @@ def trained(case: dict, foretold: xr.Dataset) -> dict:
         "tau_34": delay.crossing(run, task, 0.75),
         "steps": steps,
     }
-    row["V_grok"] = (
-        float(np.interp(tau, run.tau, run.norm**2)) if np.isfinite(tau) else np.nan
-    )
+    row["V_grok"] = float(np.interp(tau, run.tau, run.norm**2)) if np.isfinite(tau) else np.nan
     row["plateau"] = float(np.median(run.train_loss)) / zero_train
     row["end"], row["accuracy"] = (
         float(run.test_loss[-1]) / zero,
@@ -312,14 +216,12 @@ def trained(case: dict, foretold: xr.Dataset) -> dict:
     return row
 
 
-def table(rows: list[dict], listed: list[dict], **attrs) -> xr.Dataset:
+def table(rows: list[dict], listed: list[dict]) -> xr.Dataset:
     columns = {}
     for name in rows[0]:
         values = np.array([row.get(name, np.nan) for row in rows])
         columns[name] = (("run", "axis", "point")[: values.ndim], values)
-    coordinates = {
-        name: ("run", np.array([case[name] for case in listed])) for name in listed[0]
-    }
+    coordinates = {name: ("run", np.array([case[name] for case in listed])) for name in listed[0]}
     git = subprocess.run(
         ["git", "rev-parse", "HEAD"], capture_output=True, text=True, cwd=DATA
     ).stdout.strip()
@@ -329,13 +231,15 @@ def table(rows: list[dict], listed: list[dict], **attrs) -> xr.Dataset:
         "code": git,
         "machine": f"{platform.machine()}, {os.cpu_count()} cores, one thread used",
     }
-    return xr.Dataset(
-        columns, coords=coordinates, attrs={**records.provenance(), **facts, **attrs}
-    )
+    return xr.Dataset(columns, coords=coordinates, attrs={**records.provenance(), **facts})
 
 
-def digest() -> str:
-    return hashlib.sha256(PREDICTIONS.read_bytes()).hexdigest()[:16]
+def done(path: Path) -> list[dict]:
+    """Rows that a run of this script which was interrupted has left."""
+    if not path.exists():
+        return []
+    left = records.load(path)
+    return [{name: left[name].values[i] for name in left.data_vars} for i in range(left.sizes["run"])]
 
 
 def main() -> None:
@@ -345,36 +249,17 @@ def main() -> None:
     what = parser.parse_args().what
     torch.set_num_threads(1)
     listed = cases()
-    if what == "predict" and TRAININGS.exists():
-        raise SystemExit(
-            f"{TRAININGS.name} exists: new predictions would come after the runs that test them"
-        )
-    foretold = records.load(PREDICTIONS) if what == "train" else None
-    rows = []
-    for i, case in enumerate(listed):
-        rows.append(
-            predicted(case) if foretold is None else trained(case, foretold.isel(run=i))
-        )
-        shown = {
-            k: case[k] for k in ("p", "activation", "w", "lr", "seed", "optimizer")
-        }
-        print(
-            i,
-            len(listed),
-            shown,
-            {k: np.round(v, 4) for k, v in rows[-1].items() if k != "curve"},
-            flush=True,
-        )
-    made = table(
-        rows,
-        listed,
-        **(
-            {"predictions": digest(), "predicted": foretold.attrs["made"]}
-            if foretold
-            else {}
-        ),
-    )
-    records.save(made, PREDICTIONS if foretold is None else TRAININGS)
+    foretold, path = None, PREDICTIONS
+    if what == "train":
+        foretold, path = records.load(PREDICTIONS), TRAININGS
+        listed = listed[: foretold.sizes["run"]]
+    rows = done(path)
+    for i, case in list(enumerate(listed))[len(rows) :]:
+        rows.append(predicted(case) if foretold is None else trained(case, foretold.isel(run=i)))
+        rows[-1]["when"] = time.time()
+        records.save(table(rows, listed[: len(rows)]), path)  # what is done stays
+        numbers = {name: f"{value:.4g}" for name, value in rows[-1].items() if name != "curve"}
+        print(f"{i + 1} of {len(listed)}", case["activation"], case["p"], case["w"], numbers, flush=True)
 
 
 if __name__ == "__main__":
