@@ -50,15 +50,27 @@ def cases() -> list[dict]:
     quadratic = {"activation": "quadratic", "fraction": 0.85}
     relu = {"activation": "relu", "fraction": 0.9, "width": 64}
     both, product = ({}, quadratic), itertools.product
-    kinked = [{"seed": s, "lr": 2.0, "w": w, **relu} for s, w in product((0, 1), (1e-4,))]
+    kinked = [
+        {"seed": s, "lr": 2.0, "w": w, **relu} for s, w in product((0, 1), (1e-4,))
+    ]
     kinked += [{"lr": 1.0, "w": 2e-5, **relu}]
-    listed = [{"seed": s, "lr": lr, "w": w, **more} for s, (lr, w), more in product((0, 1, 2), pace, both)]
-    larger = ({"fraction": 0.9, "width": 128}, {"activation": "quadratic", "p": 13, "fraction": 0.7})
+    listed = [
+        {"seed": s, "lr": lr, "w": w, **more}
+        for s, (lr, w), more in product((0, 1, 2), pace, both)
+    ]
+    larger = (
+        {"fraction": 0.9, "width": 128},
+        {"activation": "quadratic", "p": 13, "fraction": 0.7},
+    )
     listed += [
-        {"seed": s, "lr": lr, "w": w, **more} for s, (lr, w), more in product((2, 3), pace[1:], larger)
+        {"seed": s, "lr": lr, "w": w, **more}
+        for s, (lr, w), more in product((2, 3), pace[1:], larger)
     ]
     scaled = product((0.5, 2.0), (1e-4, 5e-4), both)
-    listed += [{"seed": 4, "scale": scale, "w": w, "lr": 1.0, **more} for scale, w, more in scaled]
+    listed += [
+        {"seed": 4, "scale": scale, "w": w, "lr": 1.0, **more}
+        for scale, w, more in scaled
+    ]
     listed += [
         {"lr": lr, "w": 2e-4} for lr in (0.5, 1.0, 4.0)
     ]  # the same λ and start at other learning rates
@@ -66,21 +78,28 @@ def cases() -> list[dict]:
     listed += [{"lr": 1.0, "w": 2e-3, **more} for more in both]
     small = {"p": 7, "width": 48, "lr": 1.0, "w": 1e-3}
     listed += [
-        {**small, "activation": a, "seed": s} for a, s in product(("gelu", "quadratic", "relu"), (0, 1))
+        {**small, "activation": a, "seed": s}
+        for a, s in product(("gelu", "quadratic", "relu"), (0, 1))
     ]
     for seed, activation in product((5, 6), ("gelu", "quadratic")):
         one = {"seed": seed, "activation": activation, "fraction": 0.85, "w": 2e-4}
         listed += [{**one, "lr": 0.2, "momentum": 0.9}, {**one, "lr": 1.0, "batch": 28}]
         listed += [{**one, "lr": 1e-3, "w": 0.05, "optimizer": "adamw"}]
-    mixed = np.random.default_rng(0).permutation(len(listed))  # so that every part is a mixture
+    mixed = np.random.default_rng(0).permutation(
+        len(listed)
+    )  # so that every part is a mixture
     listed = [listed[i] for i in mixed]
     listed = [*listed[:20], *kinked, *listed[20:]]
     return [{**BASE, **PLAIN, **case} for case in listed]
 
 
 def setting(case: dict):
-    network = networks.two_layer(case["p"], case["width"], case["p"], case["activation"])
-    return network, tasks.modular(case["p"], train_fraction=case["fraction"], seed=case["seed"])
+    network = networks.two_layer(
+        case["p"], case["width"], case["p"], case["activation"]
+    )
+    return network, tasks.modular(
+        case["p"], train_fraction=case["fraction"], seed=case["seed"]
+    )
 
 
 def options(case: dict) -> dict:
@@ -99,10 +118,20 @@ def predicted(case: dict) -> dict:
     pace = case["lr"] * case["w"] / (1 - case["momentum"])
     begun = time.process_time()
     names = "step error tau tau_34 tau_limit tau_eq20 kappa V warned sharp_start sharp seconds"
-    row = {"curve": np.full((2, GRID), np.nan), "memorized": -1, **dict.fromkeys(names.split(), np.nan)}
+    row = {
+        "curve": np.full((2, GRID), np.nan),
+        "memorized": -1,
+        **dict.fromkeys(names.split(), np.nan),
+    }
     if case["optimizer"] == "gd" and not case["batch"]:
-        kept = {"seed": case["seed"], "init_scale": case["scale"], "momentum": case["momentum"]}
-        made = delay.predict_delay(network, task, case["lr"], case["w"], tau_end=TAU_END, **kept)
+        kept = {
+            "seed": case["seed"],
+            "init_scale": case["scale"],
+            "momentum": case["momentum"],
+        }
+        made = delay.predict_delay(
+            network, task, case["lr"], case["w"], tau_end=TAU_END, **kept
+        )
         step, theta, flow = made.memorized, made.theta, made.flow
         row |= {"error": made.error, "warned": float(bool(made.warnings))}
         row |= {"sharp_start": made.sharpness[0], "sharp": made.sharpness[1]}
@@ -113,7 +142,11 @@ def predicted(case: dict) -> dict:
         if found is None:
             return row
         step, theta = found
-        lam = 0.0 if case["optimizer"] == "adamw" else task.Y_train.numel() * case["w"] / 2
+        lam = (
+            0.0
+            if case["optimizer"] == "adamw"
+            else task.Y_train.numel() * case["w"] / 2
+        )
         flow = slow_flow.follow(network, theta, task, TAU_END, lam, until=0.49)
         flow = flow.assign_coords(tau=flow.tau + pace * step)
     begin, smooth = pace * step, network.activation.smooth
@@ -141,7 +174,9 @@ def predicted(case: dict) -> dict:
         if case["activation"] in DEGREE:
             point = Point(network, theta, task.X_train)
             F = point.outputs.reshape(-1)  # Jθ = LF
-            held = DEGREE[case["activation"]] ** 2 * float(F @ torch.linalg.solve(point.gram(), F))
+            held = DEGREE[case["activation"]] ** 2 * float(
+                F @ torch.linalg.solve(point.gram(), F)
+            )
             row["kappa"] = held / row["V"]  # the share of V that is not tangent
     row["seconds"] = time.process_time() - begun
     return row
@@ -153,7 +188,11 @@ def isolated_time(network, theta, task) -> float:
 
     def slope(_, flat):
         at = torch.from_numpy(flat).view_as(E)
-        return isolated.velocity(at, task.X_train, task.Y_train, network.activation).numpy().ravel()
+        return (
+            isolated.velocity(at, task.X_train, task.Y_train, network.activation)
+            .numpy()
+            .ravel()
+        )
 
     solver, last = (
         RK23(slope, 0.0, E.numpy().ravel(), TAU_END, rtol=1e-3, atol=1e-4),
@@ -162,12 +201,17 @@ def isolated_time(network, theta, task) -> float:
     for _ in range(4000):
         at = torch.from_numpy(solver.y).view_as(E)
         W = isolated.readout(at, task.X_train, task.Y_train, network.activation)
-        loss = float((network.activation.value(task.X_test @ at) @ W - task.Y_test).square().mean())
+        loss = float(
+            (network.activation.value(task.X_test @ at) @ W - task.Y_test)
+            .square()
+            .mean()
+        )
         if loss <= level:
             return (
                 solver.t
                 if last is None
-                else last[0] + (solver.t - last[0]) * (last[1] - level) / (last[1] - loss)
+                else last[0]
+                + (solver.t - last[0]) * (last[1] - level) / (last[1] - loss)
             )
         last = solver.t, loss
         if solver.status != "running" or solver.step():
@@ -204,7 +248,9 @@ def trained(case: dict, foretold: xr.Dataset) -> dict:
         "tau_34": delay.crossing(run, task, 0.75),
         "steps": steps,
     }
-    row["V_grok"] = float(np.interp(tau, run.tau, run.norm**2)) if np.isfinite(tau) else np.nan
+    row["V_grok"] = (
+        float(np.interp(tau, run.tau, run.norm**2)) if np.isfinite(tau) else np.nan
+    )
     row["plateau"] = float(np.median(run.train_loss)) / zero_train
     row["end"], row["accuracy"] = (
         float(run.test_loss[-1]) / zero,
@@ -221,7 +267,9 @@ def table(rows: list[dict], listed: list[dict]) -> xr.Dataset:
     for name in rows[0]:
         values = np.array([row.get(name, np.nan) for row in rows])
         columns[name] = (("run", "axis", "point")[: values.ndim], values)
-    coordinates = {name: ("run", np.array([case[name] for case in listed])) for name in listed[0]}
+    coordinates = {
+        name: ("run", np.array([case[name] for case in listed])) for name in listed[0]
+    }
     git = subprocess.run(
         ["git", "rev-parse", "HEAD"], capture_output=True, text=True, cwd=DATA
     ).stdout.strip()
@@ -231,7 +279,9 @@ def table(rows: list[dict], listed: list[dict]) -> xr.Dataset:
         "code": git,
         "machine": f"{platform.machine()}, {os.cpu_count()} cores, one thread used",
     }
-    return xr.Dataset(columns, coords=coordinates, attrs={**records.provenance(), **facts})
+    return xr.Dataset(
+        columns, coords=coordinates, attrs={**records.provenance(), **facts}
+    )
 
 
 def done(path: Path) -> list[dict]:
@@ -239,7 +289,10 @@ def done(path: Path) -> list[dict]:
     if not path.exists():
         return []
     left = records.load(path)
-    return [{name: left[name].values[i] for name in left.data_vars} for i in range(left.sizes["run"])]
+    return [
+        {name: left[name].values[i] for name in left.data_vars}
+        for i in range(left.sizes["run"])
+    ]
 
 
 def main() -> None:
@@ -255,11 +308,22 @@ def main() -> None:
         listed = listed[: foretold.sizes["run"]]
     rows = done(path)
     for i, case in list(enumerate(listed))[len(rows) :]:
-        rows.append(predicted(case) if foretold is None else trained(case, foretold.isel(run=i)))
+        rows.append(
+            predicted(case) if foretold is None else trained(case, foretold.isel(run=i))
+        )
         rows[-1]["when"] = time.time()
         records.save(table(rows, listed[: len(rows)]), path)  # what is done stays
-        numbers = {name: f"{value:.4g}" for name, value in rows[-1].items() if name != "curve"}
-        print(f"{i + 1} of {len(listed)}", case["activation"], case["p"], case["w"], numbers, flush=True)
+        numbers = {
+            name: f"{value:.4g}" for name, value in rows[-1].items() if name != "curve"
+        }
+        print(
+            f"{i + 1} of {len(listed)}",
+            case["activation"],
+            case["p"],
+            case["w"],
+            numbers,
+            flush=True,
+        )
 
 
 if __name__ == "__main__":
