@@ -132,13 +132,13 @@ def test_two_commands_at_once_share_the_work(folder):
 
 
 def test_failures_are_kept_listed_limited_and_stop_nothing(folder):
-    sweep = ["sweep", "small.ipynb", "-p", "do=add,wait,fill,die,save", "-o", "out", "--time-limit", 6,
+    sweep = ["sweep", "small.ipynb", "-p", "do=add,wait,fill,die,save", "-o", "out", "--time-limit", 25,
              "--memory-limit", 0.4, "--retries", 1, "--measure", "norm=float(runs.norm.min()) if do == 'save' else 0"]  # fmt: skip
     code, said, err = finish(start(*sweep, folder=folder))
     assert code == 1
     assert "2 finished, 3 failed, 0 left" in said
     assert err == ""
-    for words in ("TimeLimit: took longer than 6 s", "MemoryLimit: took more than 0.40 GB", "kernel died"):
+    for words in ("TimeLimit: took longer than 25 s", "MemoryLimit: took more than 0.40 GB", "kernel died"):
         assert words in said
     facts = [json.loads(path.read_text()) for path in (folder / "out/failed").glob("*/case.json")]
     assert {fact["parameters"]["do"]: fact["tries"] for fact in facts} == {"wait": 1, "fill": 1, "die": 2}

@@ -71,7 +71,9 @@ def execute(
     with tempfile.TemporaryDirectory(prefix="grokutils-", ignore_cleanup_errors=True) as folder:
         guard = Guard(case_id, source, seconds, memory)
         try:
-            guard.client(folder).execute(env=_environment(threads), cwd=folder, stderr=subprocess.DEVNULL)
+            guard.client(folder).execute(
+                env=_environment(threads), cwd=folder, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+            )
         except CellExecutionError as raised:
             status, error = "failed", f"{raised.ename}: {raised.evalue}"
         except (DeadKernelError, RuntimeError, OSError) as raised:
