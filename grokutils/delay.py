@@ -55,7 +55,7 @@ def predict_delay(
     momentum: float = 0.0,
     threshold: float = 0.5,
     tau_end: float = 10.0,
-    tolerance: float | None = None,
+    tolerance: float = 1e-4,
     patience: int = 20_000,
 ) -> Prediction:
     """Predict the step at which full-batch gradient descent on the mean squared error generalizes.
@@ -95,8 +95,6 @@ def predict_delay(
     if later >= STABLE:
         notes.append(f"lr is {later / STABLE:.2g} times its stability limit at memorization")
     lam, begin = task.Y_train.numel() * w / 2, pace * step
-    if tolerance is None:
-        tolerance = 1e-4 if network.activation.smooth else 1e-3
     fine, coarse = (
         slow_flow.follow(network, theta, task, max(tau_end - begin, pace), lam, each, until=0.98 * threshold)
         for each in (tolerance, 4 * tolerance)

@@ -11,7 +11,8 @@ whatever λ is:
     θ₊ = (b + γh J*ᵀμ)/(1 + γh),    F(θ*) + J*(θ₊ − θ*) − y = −λμ,
 
 where b combines the last two points. Its error is O(h²), the constraint's O(h⁴), and what is left of the latter the
-next step takes back: no separate return to Z is needed.
+next step takes back: no separate return to Z is needed. With ReLU a step is solved again, from where it ended, until
+it is known which pre-activations it holds at their kinks (:mod:`.kinks`).
 """
 
 from __future__ import annotations
@@ -27,11 +28,13 @@ from .. import _checks, records
 from ..networks import Network
 from ..tasks import Task
 from .dense import StoppedError
+from .kinks import Sides, SlidingPoint
 from .two_layer import Multipliers, NoMultipliersError, Point
 
 FIRST = 1e-5  # length of the first step, in τ
 SHORTEST = 1e-14
 MANY = 200_000  # steps after which a flow gives up
+SWITCHES = 15  # solutions of one step, each with other sides of the kinks, after which a shorter one is tried
 CLOSE = 1e-10  # of ‖y‖: residual at which a start counts as on Z
 
 
@@ -41,7 +44,7 @@ def follow(
     task: Task,
     tau_end: float,
     weight_decay: float = 0.0,
-    tolerance: float | None = None,
+    tolerance: float = 1e-4,
     max_step: float = 0.05,
     until: float | None = None,
     keep_theta: bool = False,
@@ -55,8 +58,8 @@ def follow(
 
     Parameters
     ----------
-    tolerance : of the estimated error of one step, relative to ‖θ‖; 1e-4, or 1e-3 for activations with a kink. There
-        the flow slides along kinks by switching sides in steps of O(h), and the error falls like the tolerance.
+    tolerance : of the estimated error of one step, relative to ‖θ‖. The whole error falls as its power 2/3; with kinks,
+        which are met and left at ends of steps only, as its power 1/3.
     max_step : greatest step in τ.
     until : stop once the held-out loss, relative to that of the output 0, is below this.
     keep_theta : also keep θ at every step.
@@ -66,8 +69,9 @@ def follow(
     -------
     Dataset with dim step, one entry for each step, and coordinate ``tau``: ``train_loss`` and ``test_loss`` (means over
         samples and outputs, as ``training.train`` records them), ``test_accuracy``, ``norm2`` = ‖θ‖², ``residual`` =
-        ‖F(θ) − Y‖, ``drift`` = ‖F(θ) − Y + λμ‖, the constraint's error, ``theta`` (step, parameter) if kept, and
-        ``theta_end`` (parameter). ``products`` in attrs counts factorizations of K, or products with it.
+        ‖F(θ) − Y‖, ``drift`` = ‖F(θ) − Y + λμ‖, the constraint's error, ``pinned``, the number of pre-activations held
+        at a kink, ``theta`` (step, parameter) if kept, and ``theta_end`` (parameter). ``products`` in attrs counts
+        factorizations of K, or products with it.
 
     Raises
     ------
@@ -77,8 +81,6 @@ def follow(
         K is singular in floating point, or no step is short enough; what was reached is in its ``records``.
     """
     lam, tau_end, max_step, until = _check(network, theta0, task, tau_end, weight_decay, max_step, until)
-    if tolerance is None:
-        tolerance = 1e-4 if network.activation.smooth else 1e-3
     tolerance = _checks.real("tolerance", tolerance, 1e-12, 0.1, open_low=True)
     flow = _Flow(network, task, lam, tolerance, dense, keep_theta)
     try:
@@ -98,6 +100,11 @@ class _Flow:
         self.tolerance, self.X, self.Y = tolerance, task.X_train, task.Y_train
         self.multipliers = Multipliers(min(1e-6, 1e-2 * tolerance), dense)
         self.past = deque(maxlen=3)  # (τ, θ), the newest last
+        slope = network.activation.slope(torch.tensor([-1.0, 1.0], dtype=torch.float64))
+        self.slopes = (
+            None if network.activation.smooth else tuple(slope.tolist())
+        )  # on both sides of the kink
+        self.pinned = None  # (n, width), at the end of the last step
         self.rows, self.thetas, self.refused = [], [], 0
 
     @property
@@ -107,11 +114,11 @@ class _Flow:
     def run(self, theta: Tensor, tau_end: float, max_step: float, until: float | None) -> None:
         if self.lam == 0:
             theta = self._to_zero_loss(theta)
-        self._accept(0.0, theta, None)
+        self._accept(0.0, theta, None, self.pinned)
         h = FIRST
         while self.tau < tau_end * (1 - 1e-12) and len(self.rows) < MANY:
             h = min(h, max_step, tau_end - self.tau)
-            theta, mu, error = self._step(h)
+            theta, mu, pinned, error = self._step(h)
             ratio = error / self.tolerance
             if ratio > 2:
                 self.refused += 1
@@ -119,7 +126,7 @@ class _Flow:
                     raise NoMultipliersError("no step is short enough for this tolerance")
                 h *= max(0.2, 0.9 * ratio ** (-1 / 3))
                 continue
-            self._accept(self.tau + h, theta, mu)
+            self._accept(self.tau + h, theta, mu, pinned)
             if until is not None and self.rows[-1]["test_loss"] <= until * self.zero_loss:
                 break
             h *= min(1.5, max(0.3, 0.9 * max(ratio, 1e-9) ** (-1 / 3)))
@@ -128,15 +135,35 @@ class _Flow:
     def zero_loss(self) -> float:
         return float(self.task.Y_test.square().mean())
 
-    def _step(self, h: float) -> tuple[Tensor, Tensor, float]:
-        """θ and μ a step of length ``h`` further, and the estimated relative error of that step."""
+    def _step(self, h: float) -> tuple[Tensor, Tensor, Tensor | None, float]:
+        """θ, μ and what is pinned a step of length ``h`` further, and the estimated relative error of that step."""
         star, b, gamma, share = self._extrapolated(h)
-        point = Point(self.network, star, self.X)
-        shrink = 1 + gamma * h
-        gap = point.outputs - self.Y + point.push(b / shrink - star)
-        mu = self.multipliers.solve(point, gamma * h / shrink, self.lam, -gap)
-        theta = (b + gamma * h * point.pull(mu)) / shrink
-        return theta, mu, share * float((theta - star).norm() / theta.norm().clamp(min=1e-300))
+        shrink, at, sides = 1 + gamma * h, star, self._sides(star)
+        for _ in range(SWITCHES):
+            point = self._point(at, sides)
+            free = point.free(b) / shrink
+            gap = point.outputs - self.Y + point.push(free - at)
+            mu = self.multipliers.solve(point, gamma * h / shrink, self.lam, -gap)
+            at = free + gamma * h / shrink * point.free(point.pull(mu))
+            error = share * float((at - star).norm() / at.norm().clamp(min=1e-300))
+            if sides is None:
+                return at, mu, None, error
+            E, W = self.network.matrices(at).values()
+            other = sides.fitting(self.X @ E, mu @ W.mT, shrink / (gamma * h), self.slopes)
+            if other is None:
+                return at, mu, sides.pinned, error
+            sides = other
+        return at, mu, sides.pinned, np.inf
+
+    def _sides(self, theta: Tensor) -> Sides | None:
+        if self.slopes is None:
+            return None
+        return Sides.at(self.X @ self.network.matrices(theta)["E"], self.pinned)
+
+    def _point(self, theta: Tensor, sides: Sides | None) -> Point:
+        if sides is None:
+            return Point(self.network, theta, self.X)
+        return SlidingPoint(self.network, theta, self.X, sides, self.slopes)
 
     def _extrapolated(self, h: float) -> tuple[Tensor, Tensor, float, float]:
         """θ* at τ + h, BDF2's b and γ, and which share of θ₊ − θ* is the step's error (Milne's device)."""
@@ -148,7 +175,7 @@ class _Flow:
         gamma = (1 + omega) / (1 + 2 * omega)
         b = ((1 + omega) ** 2 * now - omega**2 * before) / (1 + 2 * omega)
         star = now + omega * (now - before)
-        if len(self.past) == 2 or not self.network.activation.smooth:
+        if len(self.past) == 2:
             return star, b, gamma, 0.3
         t2, first = self.past[-3]
         bend = ((now - before) / (t - t1) - (before - first) / (t1 - t2)) / (t - t2)
@@ -165,8 +192,9 @@ class _Flow:
             theta = theta - point.pull(self.multipliers.solve(point, 1.0, 0.0, r))
         raise NoMultipliersError("theta0 is too far from Z: Gauss–Newton steps do not lead there")
 
-    def _accept(self, tau: float, theta: Tensor, mu: Tensor | None) -> None:
+    def _accept(self, tau: float, theta: Tensor, mu: Tensor | None, pinned: Tensor | None) -> None:
         self.past.append((tau, theta))
+        self.pinned = pinned
         r = self.network(theta, self.X) - self.Y
         guess = self.network(theta, self.task.X_test)
         right = guess.argmax(1) == self.task.Y_test.argmax(1)
@@ -178,6 +206,7 @@ class _Flow:
             "norm2": float(theta @ theta),
             "residual": float(r.norm()),
             "drift": np.nan if mu is None else float((r + self.lam * mu).norm()),
+            "pinned": 0 if pinned is None else int(pinned.sum()),
         }
         self.rows.append(row)
         if self.keep_theta:

@@ -48,6 +48,10 @@ class Point:
         """Jᵀu, (d,), for ``u`` (n, m)."""
         return torch.cat([(self.X.mT @ (self.S * (u @ self.W.mT))).flatten(), (self.H.mT @ u).flatten()])
 
+    def free(self, v: Tensor) -> Tensor:
+        """``v`` (d,), less what kinks hold fast: nothing here."""
+        return v
+
     def gram(self) -> Tensor:
         """K = JJᵀ, (nm, nm)."""
         n, m = len(self.X), self.W.shape[1]
@@ -93,7 +97,7 @@ class Multipliers:
         def times(v):
             self.products += 1
             v = torch.from_numpy(v).view_as(u)
-            return (c * point.push(point.pull(v)) + lam * v).flatten().numpy()
+            return (c * point.push(point.free(point.pull(v))) + lam * v).flatten().numpy()
 
         def precondition(v):
             return torch.cholesky_solve(torch.from_numpy(v).view_as(u), L).flatten().numpy()

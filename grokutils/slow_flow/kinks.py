@@ -1,0 +1,93 @@
+"""Sliding along the kinks of ReLU: which pre-activations an implicit step holds at 0, found as an active set.
+
+Where a pre-activation z = x_i·e_h is pushed towards 0 from both sides, the flow slides along z = 0 with an effective
+slope s between those of the two sides (Filippov's solution). A step of length h therefore has three kinds of z: off
+(z ≤ 0), on (z ≥ 0) and pinned. The last are held by springs of stiffness 1/SPRING, so that a hidden unit's weights obey
+
+    (1 + γh) D_h e_h = b_h + γh Xᵀ[S_h ⊙ (μWᵀ)_h],    D_h = I + Xᵀdiag(pinned_h)X/SPRING,
+
+which puts D⁻¹ on both sides of J: K = JD⁻¹Jᵀ, with S = 0 where pinned. A spring's force is q = s(μWᵀ): s needs no
+equation of its own. The sides belong to the step when no z has the wrong sign and every s lies between the two slopes;
+until then those that do not fit are moved, and the step is solved again.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from ..networks import Network
+from .two_layer import Point, gram
+
+SPRING = 1e-9  # its force moves a pinned z by SPRING·q: far below every error, far above rounding
+
+
+@dataclass(frozen=True)
+class Sides:
+    """``on`` and ``pinned``, booleans (n, width), never both."""
+
+    on: Tensor
+    pinned: Tensor
+
+    @classmethod
+    def at(cls, Z: Tensor, pinned: Tensor | None = None) -> Sides:
+        """As the signs of the pre-activations ``Z`` (n, width) say, but for those that are pinned."""
+        pinned = torch.zeros_like(Z, dtype=torch.bool) if pinned is None else pinned
+        return cls((Z > 0) & ~pinned, pinned)
+
+    def fitting(self, Z: Tensor, pull: Tensor, stiffness: float, slopes: tuple[float, float]) -> Sides | None:
+        """The sides to try next, None if these fit a step that ended at ``Z`` (n, width).
+
+        ``pull`` = μWᵀ; a spring's force is −``stiffness``·z/SPRING; ``slopes`` are those of off and on.
+        """
+        low, high = (pull * slope if slope else torch.zeros_like(pull) for slope in slopes)
+        attracts = pull < 0  # towards 0 from both sides, if anything is
+        q = Z * (-stiffness / SPRING)
+        down = self.pinned & (q > low)
+        up = self.pinned & ~down & ((q < high) | ~attracts)
+        wrong = ~self.pinned & (self.on != (Z > 0))
+        caught = wrong & attracts
+        if not (down | up | wrong).any():
+            return None
+        return Sides(((self.on ^ wrong) & ~caught) | up, (self.pinned & ~down & ~up) | caught)
+
+
+class SlidingPoint(Point):
+    """A :class:`Point` as linear in z on each side of the kinks, with z = 0 where pinned: H = S ⊙ XE."""
+
+    def __init__(self, network: Network, theta: Tensor, X: Tensor, sides: Sides, slopes: tuple[float, float]):
+        self.X, (self.E, self.W) = X, network.matrices(theta).values()
+        low, high = slopes
+        self.S = torch.where(sides.on, high, low).to(theta.dtype).masked_fill_(sides.pinned, 0.0)
+        self.H = self.S * (X @ self.E)
+        self.units = sides.pinned.any(0).nonzero()[:, 0]  # those with a D_h other than I
+        stiff = sides.pinned[:, self.units].mT.to(theta.dtype) / SPRING
+        D = (stiff @ (X[:, :, None] * X[:, None, :]).flatten(1)).view(-1, *(X.shape[1],) * 2)
+        D.diagonal(dim1=1, dim2=2).add_(1.0)
+        self.D_inverse = (
+            torch.cholesky_inverse(torch.linalg.cholesky(D)) if len(D) else D
+        )  # (units, d_in, d_in)
+
+    def free(self, v: Tensor) -> Tensor:
+        """D⁻¹v, (d,)."""
+        if not len(self.units):
+            return v
+        v = v.clone()
+        dE = v[: self.E.numel()].view_as(self.E)
+        dE[:, self.units] = (self.D_inverse @ dE[:, self.units].mT[:, :, None])[:, :, 0].mT
+        return v
+
+    def gram(self) -> Tensor:
+        """K = JD⁻¹Jᵀ, (nm, nm)."""
+        if not len(self.units):
+            return super().gram()
+        n, m = len(self.X), self.W.shape[1]
+        G = gram(self.X).repeat(len(self.W), 1, 1)  # XD_h⁻¹Xᵀ, (width, n, n)
+        G[self.units] = self.X @ self.D_inverse @ self.X.mT
+        G *= self.S.mT[:, :, None] * self.S.mT[:, None, :]
+        WW = (self.W[:, :, None] * self.W[:, None, :]).flatten(1)  # (width, m²)
+        K = (G.flatten(1).mT @ WW).view(n, n, m, m).transpose(1, 2).contiguous()
+        K.diagonal(dim1=1, dim2=3).add_(gram(self.H)[:, :, None])
+        return K.view(n * m, n * m)
