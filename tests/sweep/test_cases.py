@@ -49,3 +49,11 @@ def test_draws_repeat_with_their_seed_and_stay_inside(tiny):
 def test_code_changes_the_case_and_the_set_up_cell_does_not(tiny, tmp_path):
     changed = chapter.find(str(small.chapter(tmp_path, work=small.WORK + "# more\n")))
     assert cases.planned(changed, [])[0].id != cases.planned(tiny, [])[0].id
+
+
+def test_a_chapter_by_its_address_and_a_table_from_a_spreadsheet(tiny, tmp_path):
+    path = small.chapter(tmp_path)
+    assert chapter.find(f"{path.as_uri()}?raw=true").parameters == tiny.parameters
+    (tmp_path / "t.csv").write_text('n,text\n3,"a\nb"\n', encoding="utf-8-sig")
+    (case,) = cases.planned(tiny, [], tmp_path / "t.csv")
+    assert case.values["text"] == "a\nb"

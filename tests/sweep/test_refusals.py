@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shlex
 import time
 from collections import namedtuple
 
@@ -22,7 +23,12 @@ COMMANDS = {
     "chapter misspelt": ("run simulated_groking", ["simulated_grokking"]),
     "no such file": ("run there/is/none.ipynb", ["no such file"]),
     "a scheme that is not fetched": ("run ftp://example.org/a.ipynb", ["http"]),
-    "a file by its address": ("describe file:///etc/passwd", ["http"]),
+    "a file that is no notebook, by its address": ("describe file:///etc/passwd", ["not a notebook"]),
+    "a file of another machine": ("describe file://elsewhere/a.ipynb", ["of this machine"]),
+    "no name at all": ("describe ''", ["no chapter"]),
+    "a notebook with broken tags": ("describe tags.ipynb", ["not a notebook"]),
+    "a notebook with broken metadata": ("describe kernel.ipynb", ["not a notebook"]),
+    "a notebook with broken text": ("describe source.ipynb", ["not a notebook"]),
     "an address that does not answer": ("run http://127.0.0.1:9/a.ipynb", ["cannot be fetched"]),
     "not a notebook": ("run broken.ipynb", ["not a notebook"]),
     "a notebook of an old version": ("run old.ipynb", ["not a notebook"]),
@@ -62,6 +68,10 @@ COMMANDS = {
     "YAML that is no list": ("sweep small.ipynb --table mapping.yaml", ["list of cases"]),
     "YAML that makes objects": ("sweep small.ipynb --table object.yaml", ["not plain YAML"]),
     "YAML that grows": ("sweep small.ipynb --table billion.yaml", ["*"]),
+    "YAML that says it twice": ("sweep small.ipynb --table twice.yaml", ["twice", "line 1"]),
+    "an interval that is not of numbers": ("sweep small.ipynb -p lr=e~1 --random 3", ["lr = 'e'"]),
+    "an interval of broken whole numbers": ("sweep small.ipynb -p n=1.5~9 --random 3", ["n = 1.5", "int"]),
+    "something long": ("run small.ipynb -p n=" + "9" * 4000, ["n = 999", "…"]),
     "an empty table": ("sweep small.ipynb --table empty.yaml", ["no cases"]),
     "a table that is not text": ("sweep small.ipynb --table binary.csv", ["cannot be read"]),
     "an unknown column": ("sweep small.ipynb --table column.csv", ["nn", "did you mean"]),
@@ -97,15 +107,19 @@ def folder(tmp_path_factory):
         "julia": lambda n: n.metadata.update(
             kernelspec={"name": "j", "display_name": "j", "language": "julia"}
         ),
+        "tags": lambda n: n.cells[0].metadata.update(tags=None),
+        "kernel": lambda n: n.metadata.update(kernelspec="python3"),
+        "source": lambda n: n.cells[0].update(source=5),
     }.items():
         changed = nbformat.from_dict(json.loads(json.dumps(good)))
         change(changed)
-        nbformat.write(changed, where / f"{name}.ipynb")
+        write(f"{name}.ipynb", json.dumps(changed))
     write("bad.yaml", "- {n: 3}\n- {n: [3}\n")
     write("mapping.yaml", "n: 3\n")
     write("object.yaml", "- !!python/object/apply:os.mkdir [owned]\n")
     write("billion.yaml", BILLION)
     write("empty.yaml", "")
+    write("twice.yaml", "- {n: 3, n: 4}\n")
     (where / "binary.csv").write_bytes(b"\xff\xfe\x00")
     write("column.csv", "nn\n3\n")
     write("ragged.csv", "n,seed\n1,2\n3\n")
@@ -136,7 +150,7 @@ def test_refused_in_a_sentence_before_anything_starts(what, folder, monkeypatch)
     monkeypatch.chdir(folder)
     monkeypatch.setattr(cluster, "LocalCluster", None)  # whoever starts one fails
     text, words = COMMANDS[what]
-    line = refused(text.split())
+    line = refused(shlex.split(text))
     assert [word for word in words if word not in line] == [], line
     assert not (folder / "owned").exists()
     assert not list(folder.rglob("case.json"))

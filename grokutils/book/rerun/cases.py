@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import csv
 import hashlib
+import io
 import itertools
 import json
 import math
@@ -91,12 +92,7 @@ def planned(
 
 
 def _checked(chapter: Chapter, some: dict, extra: str) -> Case:
-    values = {}
-    for name, parameter in chapter.parameters.items():
-        try:
-            values[name] = parameter.checked(some.get(name, parameter.default))
-        except ValueError as error:
-            raise Refused(str(error)) from error
+    values = {name: _fitting(p, some.get(name, p.default)) for name, p in chapter.parameters.items()}
     identity = json.dumps([chapter.name, chapter.code(), values, extra], sort_keys=True)
     return Case(hashlib.sha256(identity.encode()).hexdigest()[:16], values)
 
@@ -134,17 +130,20 @@ def _axis(parameter: parameters.Parameter, text: str) -> list | Interval:
         if len(values) > MOST:
             raise Refused(f"{name} = {text}: holds {len(values)} values, more than {MOST}")
         return list(values)
-    pieces = _pieces(name, text)
-    return [_value(parameter, piece) for piece in pieces]
+    return [_fitting(parameter, _value(parameter, piece)) for piece in _pieces(name, text)]
+
+
+def _fitting(parameter: parameters.Parameter, value):
+    try:
+        return parameter.checked(value)
+    except ValueError as error:
+        raise Refused(str(error)) from error
 
 
 def _interval(parameter: parameters.Parameter, low: str, high: str, log: str | None) -> Interval:
     # an end need not be prime; what is drawn is checked again
     bounds = replace(parameter, allowed=re.sub(r" (odd|even|prime)$", "", parameter.allowed))
-    try:
-        ends = [bounds.checked(int(end) if parameter.type == "int" else float(end)) for end in (low, high)]
-    except ValueError as error:
-        raise Refused(f"{parameter.name} = {low}~{high}: {error}") from error
+    ends = [_fitting(bounds, _value(bounds, end)) for end in (low, high)]
     if ends[0] >= ends[1] or (log and ends[0] <= 0):
         raise Refused(
             f"{parameter.name} = {low}~{high}: must be LOW~HIGH with LOW < HIGH, both positive for ~log"
@@ -219,7 +218,7 @@ def _table(chapter: Chapter, path: Path) -> list[dict]:
     try:
         if path.stat().st_size > LARGEST:
             raise Refused(f"table '{path}': larger than {LARGEST // 10**6} MB")
-        text = path.read_text(encoding="utf-8")
+        text = path.read_text(encoding="utf-8-sig")  # spreadsheets begin their CSV with a mark
     except (OSError, UnicodeDecodeError) as error:
         raise Refused(f"table '{path}': cannot be read ({getattr(error, 'strerror', error)})") from error
     rows = reader(chapter, path, text)
@@ -247,14 +246,16 @@ def _yaml(chapter: Chapter, path: Path, text: str) -> list[dict]:
         return []
     if not isinstance(rows, list) or not all(isinstance(row, dict) for row in rows):
         raise Refused(f"table '{path}': must be a list of cases, each like '- {{p: 23, seed: 0}}'")
-    for row in rows:
+    for row, written in zip(rows, yaml.compose(text, yaml.SafeLoader).value, strict=True):
         for name in row:
             _known(chapter, name)
+        if len(row) < len(written.value):
+            raise Refused(f"table '{path}': names a parameter twice in line {written.start_mark.line + 1}")
     return rows
 
 
 def _csv(chapter: Chapter, path: Path, text: str) -> list[dict]:
-    lines = csv.reader(text.splitlines(), strict=True)
+    lines = csv.reader(io.StringIO(text), strict=True)
     try:
         names = [name.strip() for name in next(lines, [])]
         for name in names:

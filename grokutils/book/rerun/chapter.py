@@ -8,6 +8,7 @@ import importlib.metadata
 import json
 import re
 import urllib.error
+import urllib.parse
 import urllib.request
 import warnings
 from dataclasses import dataclass, field
@@ -78,10 +79,13 @@ def find(text: str) -> Chapter:
     Refused
         Nothing there, or nothing that could be re-run.
     """
-    if re.match(r"https?://", text):
-        return read(_fetched(text), text.rstrip("/").rpartition("/")[2].removesuffix(".ipynb"))
-    if "://" in text:
-        raise Refused(f"chapter '{text}': only http and https addresses are fetched")
+    address = urllib.parse.urlsplit(text)
+    if address.scheme in ("http", "https"):
+        return read(_fetched(text), Path(urllib.parse.unquote(address.path)).stem)
+    if address.scheme == "file" and address.netloc in ("", "localhost"):
+        text = urllib.request.url2pathname(address.path)
+    elif "://" in text:
+        raise Refused(f"chapter '{text}': only http, https and file addresses of this machine are read")
     if text.endswith(".ipynb") or "/" in text:
         path = Path(text)
         if not path.is_file():
@@ -94,7 +98,7 @@ def find(text: str) -> Chapter:
         raise Refused(
             f"chapter '{text}': this grokutils came without the book; give a notebook's path or address"
         )
-    for name, path in known.items():
+    for name, path in known.items() if text else ():
         if text in (name, name.partition("_")[2]) or text.zfill(2) == name.partition("_")[0]:
             return read(path.read_bytes(), name)
     words = [*known, *(name.partition("_")[2] for name in known)]
@@ -103,6 +107,8 @@ def find(text: str) -> Chapter:
 
 
 def _fetched(address: str) -> bytes:
+    # GitHub's address of the page that shows a notebook, and of the notebook
+    address = re.sub(r"^(https://github\.com/[^/]+/[^/]+)/blob/", r"\1/raw/", address)
     try:
         with urllib.request.urlopen(address, timeout=PATIENCE) as answer:
             data = answer.read(LARGEST + 1)
@@ -123,14 +129,14 @@ def read(data: bytes, name: str) -> Chapter:
             raise ValueError
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # cells without an id, as older notebooks have
-            notebook = nbformat.reads(json.dumps(content), as_version=4)
-        sources = [cell.source for cell in notebook.cells]
-    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+            notebook = nbformat.v4.reads(json.dumps(content))
+            nbformat.validate(notebook, relax_add_props=True)
+    except Exception as error:  # a file from elsewhere may be broken in any way
         raise Refused(f"chapter '{name}': is not a notebook (of version 4)") from error
     language = notebook.metadata.get("kernelspec", {}).get("language", "python")
     if language != "python":
         raise Refused(f"chapter '{name}': is written in {language}, not in Python")
-    if not re.fullmatch(r"[\w.-]+", name) or not any(sources):
+    if not re.fullmatch(r"[\w.-]+", name) or not notebook.cells:
         raise Refused(
             f"chapter '{name}': must be a notebook with cells, named by letters, digits, '_', '-' and '.'"
         )
@@ -141,11 +147,13 @@ def read(data: bytes, name: str) -> Chapter:
         declared = parameters.declared(tagged[0])
     except ValueError as error:
         raise Refused(f"chapter '{name}': {error}") from error
-    if not declared:
+    if not declared or not all(map(str.isidentifier, declared)):
         raise Refused(
             f"chapter '{name}': its parameters cell declares none (name: type = default  # RANGE. Meaning.)"
         )
     for cell in notebook.cells:
         if cell.cell_type == "code":
             cell.update(outputs=[], execution_count=None)
-    return Chapter(name, notebook, declared, notebook.metadata.get("grokutils", {}).get("seconds"))
+    about = notebook.metadata.get("grokutils")
+    seconds = about.get("seconds") if isinstance(about, dict) else None
+    return Chapter(name, notebook, declared, seconds if isinstance(seconds, int | float) else None)

@@ -4,17 +4,15 @@ from __future__ import annotations
 
 import ast
 import functools
-import hashlib
 import json
 import os
-import signal
 from collections import Counter
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from . import cases, chapter, progress
+from . import cases, chapter, work
 from .chapter import Refused
 from .store import DiskFull, Store
 
@@ -22,10 +20,13 @@ app = typer.Typer(
     no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, rich_markup_mode=None,
     help="Re-run the book's chapters with other parameters: one, or a sweep on a cluster.",
 )  # fmt: skip
-BAD, STOPPED, INTERRUPTED = 2, 3, 130  # exit codes besides 0 and 1, which says that a case failed
-SHOWN = 10  # cases that a list shows before it is cut
+BAD = 2  # the exit code of what is refused; work.py has the others
+LONGEST = 350  # letters of a sentence, which may hold what was typed
 
-Which = Annotated[str, typer.Argument(help="A chapter's number or name, or a notebook's path or address.")]
+Which = Annotated[
+    str,
+    typer.Argument(metavar="CHAPTER", help="A chapter's number or name, or a notebook's path or address."),
+]
 Out = Annotated[Path | None, typer.Option("--out", "-o", help="Folder of the results [results/CHAPTER].")]
 Given = Annotated[
     list[str] | None,
@@ -42,7 +43,7 @@ Records = Annotated[
     list[str] | None, typer.Option(help="A variable of the chapter that holds an xarray dataset, to keep.")
 ]
 AsJson = Annotated[bool, typer.Option("--json", help="One JSON object a line, for programs.")]
-Folder = Annotated[Path, typer.Argument(help="A folder of results.")]
+Folder = Annotated[Path, typer.Argument(metavar="FOLDER", help="A folder of results.")]
 Scheduler = Annotated[
     str | None, typer.Option(help="Address of a running Dask scheduler, as tcp://HOST:8786.")
 ]
@@ -65,8 +66,11 @@ def in_a_sentence(command):
         try:
             return command(*args, **options)
         except Refused as error:
-            typer.echo(f"grokutils: {error}", err=True)
-            raise typer.Exit(BAD) from None
+            text, code = str(error), BAD
+        except (DiskFull, OSError) as error:
+            text, code = str(error), work.STOPPED
+        typer.echo(f"grokutils: {text if len(text) < LONGEST else text[:LONGEST] + ' …'}", err=True)
+        raise typer.Exit(code)
 
     return told
 
@@ -122,7 +126,7 @@ def run(
         raise Refused(f"run: these are {len(wanted)} cases, not one; use `grokutils sweep`")
     store = _store(out, found)
     limits = (time_limit, memory_limit, retries)
-    _work(found, notebook, wanted, extra, store, scheduler, 1, limits, as_json, os.cpu_count() or 1)
+    work.work(found, notebook, wanted, extra, store, scheduler, 1, limits, as_json, os.cpu_count() or 1)
     if not as_json:
         place = store.place(wanted[0].id)
         for claim in json.loads((place / "claims.json").read_text(encoding="utf-8")):
@@ -150,7 +154,7 @@ def sweep(
     cores = os.cpu_count() or 1
     workers = min(workers or cores, len(wanted))
     limits = (time_limit, memory_limit, retries)
-    _work(
+    work.work(
         found, notebook, wanted, extra, store, scheduler, workers, limits, as_json, max(1, cores // workers)
     )
 
@@ -168,9 +172,11 @@ def status(folder: Folder, as_json: AsJson = False) -> None:
                 json.dumps({"sweep": plan["sweep"], "chapter": plan["chapter"], **count, "cases": states})
             )
             continue
-        typer.echo(f"{plan['chapter']}, sweep {plan['sweep']}: {_cases(len(states))}, {_counted(count)}")
+        typer.echo(
+            f"{plan['chapter']}, sweep {plan['sweep']}: {work.counted(len(states))}, {_counted(count)}"
+        )
         failed = [case_id for case_id, state in states.items() if state == "failed"]
-        _show([f"{_label(plan, i)}: {store.failure(i)['error'].splitlines()[0]}" for i in failed])
+        work.show([f"{_label(plan, i)}: {store.failure(i)['error'].splitlines()[0]}" for i in failed])
 
 
 @app.command()
@@ -222,99 +228,6 @@ def _store(out: Path | None, found: chapter.Chapter) -> Store:
     return store
 
 
-def _work(found, notebook, wanted, extra, store, scheduler, workers, limits, as_json, threads) -> None:
-    """Run what is missing of ``wanted``; leaves by typer.Exit unless everything is there."""
-    swept = [name for name in found.parameters if len({json.dumps(case.values[name]) for case in wanted}) > 1]
-    missing = [case for case in wanted if not store.done(case.id)]
-    plan = _plan(found, wanted, swept, extra)
-    kind = progress.watch(missing, swept, as_json)
-    before = {case.id: store.failure(case.id) for case in missing}
-    failed = sum(why is not None for why in before.values())
-    if as_json:
-        kind.say(
-            "plan",
-            cases=len(wanted),
-            finished=len(wanted) - len(missing),
-            failed_before=failed,
-            folder=str(store.folder),
-        )
-    else:
-        typer.echo(
-            f"{found.name}: {_cases(len(wanted))}, {len(wanted) - len(missing)} finished, {len(missing)} to run"
-        )
-        if len(missing) < len(wanted) or failed:
-            reasons = {
-                i: f"failed before ({why['error'].splitlines()[0]})" if why else "missing"
-                for i, why in before.items()
-            }
-            _show([f"{kind.label(i)}: {why}" for i, why in reasons.items()])
-    stopped = ""
-    signal.signal(signal.SIGTERM, signal.default_int_handler)
-    try:
-        store.write(store.folder / "plans" / f"{plan['sweep']}.json", json.dumps(plan, ensure_ascii=False))
-        if missing:
-            _run(notebook, missing, store, scheduler, workers, limits, threads, kind)
-    except KeyboardInterrupt:
-        stopped, code = "interrupted", INTERRUPTED
-    except DiskFull as error:
-        stopped, code = str(error), STOPPED
-    except ConnectionError as error:
-        stopped, code = str(error), STOPPED
-    _end(kind, store, wanted, stopped, as_json)
-    if stopped or kind.failed:
-        raise typer.Exit(code if stopped else 1)
-
-
-def _run(notebook, missing, store, scheduler, workers, limits, threads, kind) -> None:
-    from . import cluster, page
-
-    page.assets(store.folder)
-    seconds, gigabytes, retries = limits
-    memory = int(gigabytes * 1e9) if gigabytes else None if scheduler else cluster.share_of_memory(workers)
-    with cluster.connected(scheduler, workers, retries) as client, kind:
-        if isinstance(kind, progress.Lines) and client.dashboard_link and not scheduler:
-            typer.echo(f"dashboard: {client.dashboard_link}", err=True)
-        try:
-            cluster.run(
-                client, store, notebook, missing, cluster.Limits(seconds, memory, retries),
-                1 if scheduler else threads, kind,
-            )  # fmt: skip
-        except cluster.SchedulerLost:
-            raise ConnectionError("the scheduler was lost") from None
-
-
-def _end(kind, store: Store, wanted: list, stopped: str, as_json: bool) -> None:
-    left = [case for case in wanted if not store.done(case.id) and case.id not in kind.failed]
-    if as_json:
-        facts = {
-            "finished": len(kind.done),
-            "failed": len(kind.failed),
-            "left": len(left),
-            "stopped": stopped,
-        }
-        kind.say("end", **facts)
-        return
-    for case_id, error in kind.failed.items():
-        typer.echo(
-            f"failed  {kind.label(case_id)}: {error.splitlines()[0]}\n        {store.place(case_id, failed=True)}"
-        )
-    typer.echo(f"{len(kind.done)} finished, {len(kind.failed)} failed, {len(left)} left: {store.folder}")
-    if stopped:
-        typer.echo(
-            f"grokutils: {stopped}; what is finished is kept: repeat the command to run the rest", err=True
-        )
-
-
-def _plan(found: chapter.Chapter, wanted: list, swept: list[str], extra: str) -> dict:
-    """What was asked for; the same request has the same name whatever the code's version."""
-    values = [case.values for case in wanted]
-    identity = json.dumps([found.name, values, extra], sort_keys=True).encode()
-    return {
-        "sweep": hashlib.sha256(identity).hexdigest()[:8], "chapter": found.name, "title": found.title,
-        "code": found.code(), "swept": swept, "cases": {case.id: case.values for case in wanted},
-    }  # fmt: skip
-
-
 def _state(store: Store, case_id: str) -> str:
     if store.done(case_id):
         return "finished"
@@ -327,21 +240,10 @@ def _label(plan: dict, case_id: str) -> str:
     return " ".join(f"{name}={plan['cases'][case_id][name]}" for name in plan["swept"]) or case_id
 
 
-def _show(lines: list[str]) -> None:
-    for line in lines[:SHOWN]:
-        typer.echo(f"  {line}")
-    if len(lines) > SHOWN:
-        typer.echo(f"  … and {len(lines) - SHOWN} more")
-
-
 def _counted(count: Counter) -> str:
     return ", ".join(
         f"{count[state]} {state}" for state in ("finished", "running", "failed", "missing") if count[state]
     )
-
-
-def _cases(number: int) -> str:
-    return f"{number} case{'s' if number > 1 else ''}"
 
 
 def _duration(seconds: int | None) -> str:

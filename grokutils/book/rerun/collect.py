@@ -78,12 +78,24 @@ def records(store: Store) -> dict:
                 for name, value in values.items()
             }
             found[path.stem].append(one.assign_coords({name: ("case", [v]) for name, v in taken.items()}))
-    joined = {}
-    for name, several in found.items():
+    return {name: _joined(name, several) for name, several in found.items()}
+
+
+def _joined(name: str, several: list):
+    """Datasets of several cases as one; where a case has fewer steps or runs than another it has NaN."""
+    import xarray as xr
+
+    counted = {d for one in several for d in one.dims if d not in one.indexes}
+    several = [
+        one.assign_coords({d: range(one.sizes[d]) for d in counted & set(one.dims)}) for one in several
+    ]
+    try:
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # where steps differ, a case has NaN at those of the others
-            joined[name] = xr.concat(several, dim="case", join="outer", combine_attrs="drop_conflicts")
-    return joined
+            warnings.simplefilter("ignore")
+            joined = xr.concat(several, dim="case", join="outer", combine_attrs="drop_conflicts")
+    except (ValueError, TypeError) as error:
+        raise Refused(f"records '{name}': those of different cases do not fit together ({error})") from error
+    return joined.drop_vars(counted)
 
 
 def write(store: Store) -> list[Path]:
