@@ -1,8 +1,10 @@
-"""The prose: every numbered figure is spoken of, every "how we know" leads to a claim."""
+"""The prose: its spelling, every numbered figure is spoken of, every "how we know" leads to a claim."""
 
 from __future__ import annotations
 
 import re
+import subprocess
+import sys
 
 import chapters
 import pytest
@@ -13,6 +15,36 @@ every_chapter = pytest.mark.parametrize("page", chapters.chapters())
 def prose(page: str) -> str:
     """A chapter's text cells, joined."""
     return "\n\n".join(cell.source for cell in chapters.notebook(page).cells if cell.cell_type == "markdown")
+
+
+def written(page: str) -> str:
+    """All that a page says in words: text, captions, alt texts and claims."""
+    if page not in chapters.chapters():
+        return (chapters.ROOT / f"{page}.md").read_text(encoding="utf-8")
+    code = chapters.code(page)
+    parts = [prose(page)]
+    parts += [cell.metadata.get("mystnb", {}).get("figure", {}).get("caption", "") for cell in code]
+    parts += [
+        output.get("metadata", {}).get("image/png", {}).get("alt", "") for output in chapters.outputs(code)
+    ]
+    parts += [text for claim in chapters.claims(code) for text in claim.values()]
+    return "\n\n".join(parts)
+
+
+def misspelled(text: str) -> str:
+    """What codespell objects to in a text, by line; MAPE is the mean absolute percentage error."""
+    command = [sys.executable, "-m", "codespell_lib", "--ignore-words-list", "mape", "-"]
+    return subprocess.run(command, input=text, capture_output=True, text=True, encoding="utf-8").stdout
+
+
+@pytest.mark.parametrize("page", chapters.pages())
+def test_spelling(page):
+    # Read from standard input codespell repeats the line before what it says of it.
+    assert [line for line in misspelled(written(page)).splitlines() if "==>" in line] == []
+
+
+def test_spelling_is_really_looked_at():
+    assert "==>" in misspelled("Weight decay seperates two time scales.")
 
 
 def numbered_figures(page: str) -> list[str]:
@@ -32,3 +64,34 @@ def test_how_we_know_leads_to_claims_of_the_chapter(page):
     links = re.findall(r'href="#claim-([^"]+)"', prose(page))
     claims = {claim["name"] for claim in chapters.claims(chapters.code(page))}
     assert set(links) <= claims
+
+
+# A mean absolute percentage error is not a misspelt map.
+KNOWN = "MAPE"
+TEXTS = [*chapters.pages(), "README", "CONTRIBUTING"]
+
+
+def text(page: str) -> str:
+    """A page's markdown; of a notebook also its alt texts and claims."""
+    if page not in chapters.chapters():
+        return (chapters.ROOT / f"{page}.md").read_text(encoding="utf-8")
+    cells = chapters.notebook(page).cells
+    parts = [cell.source for cell in cells if cell.cell_type == "markdown"]
+    outputs = chapters.outputs(chapters.code(page))
+    parts += [o.get("metadata", {}).get("image/png", {}).get("alt", "") for o in outputs]
+    parts += [value for claim in chapters.claims(chapters.code(page)) for value in claim.values()]
+    return "\n\n".join(parts)
+
+
+def misspelt(words: str) -> str:
+    command = [sys.executable, "-m", "codespell_lib", "--ignore-words-list", KNOWN, "-"]
+    return subprocess.run(command, input=words, capture_output=True, text=True).stdout
+
+
+@pytest.mark.parametrize("page", TEXTS)
+def test_spelling(page):
+    assert misspelt(text(page)) == ""
+
+
+def test_the_speller_finds_what_it_should():
+    assert "the" in misspelt("teh weights")
