@@ -1,31 +1,30 @@
 """The slow flow's parts by structure, against the obvious alternative in the same run, and their growth with p.
 
-- Multipliers: K from H, S, W and one Cholesky factor, against J by automatic differentiation and JJᵀ.
-- Products with K: Jᵀ and J as thin products, against the formed K.
-- A solve with K at the study's size, by preconditioned conjugate gradients; K itself would need 2.7 GB there.
-- To 99 % of the held-out pairs: L-BFGS on R(E) against Euler steps of eq. 20.
+- A solve with K = JJᵀ: from H, S, W and one Cholesky factor, against J by automatic differentiation and JJᵀ.
+- A product with K and a solve, K not formed: at the study's size it would need 2.7 GB.
+- A step of the flow.
 """
 
 from __future__ import annotations
 
 import statistics
 import time
+from collections.abc import Iterator
 
-import numpy as np
 import torch
-from scipy.optimize import minimize
 
-from grokutils import isolated, networks, tasks, zero_loss
+from benchmarks import _record
+from grokutils import networks, slow_flow, tasks, zero_loss
 from grokutils.slow_flow.two_layer import Multipliers, Point
 
 REPEATS = 5
-EULER = 5000  # steps of 1e-3 after which Euler's method is given up
 
 
-def seconds(call, repeats: int) -> float:
+def seconds(call) -> float:
+    """Median of REPEATS timings, after a burn-in."""
     call()
     times = []
-    for _ in range(repeats):
+    for _ in range(REPEATS):
         start = time.perf_counter()
         call()
         times.append(time.perf_counter() - start)
@@ -38,12 +37,9 @@ def setting(p: int, width: int):
     return network, task, network.init(0, scheme="normal")
 
 
-def multipliers(repeats: int) -> None:
-    print("One solve with K = JJᵀ: by structure, and by automatic differentiation")
-    print(
-        f"{'p':>4}{'width':>7}{'nm':>7}{'structure ms':>14}{'autodiff ms':>13}{'ratio':>8}{'difference':>12}"
-    )
-    for p, width in ((5, 40), (7, 64), (11, 128)):
+def multipliers(sizes) -> Iterator[dict]:
+    """One solve with K = JJᵀ: by structure, and by automatic differentiation."""
+    for p, width in sizes:
         network, task, theta = setting(p, width)
 
         def ours(network=network, theta=theta, task=task):
@@ -55,78 +51,60 @@ def multipliers(repeats: int) -> None:
             return torch.linalg.solve(J @ J.T, task.Y_train.reshape(-1)).view_as(task.Y_train)
 
         gap = float((ours() - plain()).norm() / plain().norm())
-        fast, slow = seconds(ours, repeats), seconds(plain, repeats)
-        nm = task.Y_train.numel()
-        print(
-            f"{p:4}{width:7}{nm:7}{1e3 * fast:14.2f}{1e3 * slow:13.2f}{slow / fast:8.1f}{gap:12.0e}",
-            flush=True,
-        )
+        fast, slow = seconds(ours), seconds(plain)
+        yield _record.row(
+            "The joint slow flow", "one solve with K, by structure", 1e3 * fast, "ms",
+            against="J by automatic differentiation", ratio=slow / fast,
+            size=f"p = {p}, width {width}", note=f"relative difference {gap:.0e}",
+        )  # fmt: skip
 
 
-def products(repeats: int) -> None:
-    print("\nOne product with K, never formed; and one solve, to 1e-6, by conjugate gradients")
-    print(
-        f"{'p':>4}{'width':>7}{'nm':>7}{'product ms':>12}{'growth':>8}{'predicted':>11}{'products':>10}{'solve s':>9}{'K MB':>8}"
-    )
+def products(sizes) -> Iterator[dict]:
+    """One product with K, never formed, and one solve with it by conjugate gradients; the growth of both with p."""
     before = None
-    for p, width in ((11, 512), (23, 512), (37, 512)):
+    for p, width in sizes:
         network, task, theta = setting(p, width)
         point, nm = Point(network, theta, task.X_train), task.Y_train.numel()
-        took = seconds(lambda: point.push(point.pull(task.Y_train)), repeats)  # noqa: B023
+        took = seconds(lambda: point.push(point.pull(task.Y_train)))  # noqa: B023
         solver = Multipliers(1e-6, dense=False)
         start = time.perf_counter()
         solver.solve(point, 0.02, 0.0, task.Y_train)
         whole = time.perf_counter() - start
-        grown = "" if before is None else f"{took / before[0]:8.1f}{nm / before[1]:11.1f}"
-        print(
-            f"{p:4}{width:7}{nm:7}{1e3 * took:12.2f}{grown:>19}{solver.products:10}{whole:9.2f}{8e-6 * nm**2:8.0f}",
-            flush=True,
-        )
-        before = took, nm  # predicted: work ∝ nm × width
+        size, name = f"p = {p}, width {width}", "The joint slow flow"
+        # predicted: work ∝ nm × width
+        grown = f"; {took / before[0]:.1f} × the smaller p, predicted {nm / before[1]:.1f}" if before else ""
+        note = f"K would need {8e-6 * nm**2:.0f} MB{grown}"
+        yield _record.row(name, "one product with K, not formed", 1e3 * took, "ms", size=size, note=note)
+        note = f"{solver.products} products, to 1e-6"
+        yield _record.row(name, "one solve with K, not formed", whole, "s", size=size, note=note)
+        before = took, nm
 
 
-def minimizing(p: int = 23, width: int = 320) -> None:
-    print(f"\nTo 99 % of the held-out pairs at p = {p}, width {width}")
-    task = tasks.modular(p, seed=0)
-    E0 = torch.randn(p, width, generator=torch.Generator().manual_seed(0), dtype=torch.float64) * p**-0.5
+def steps(p: int = 11, width: int = 128) -> Iterator[dict]:
+    """One step of the limit flow, against one by the Jacobian of any network (which also takes two solves)."""
+    network, task, theta = setting(p, width)
+    flow = slow_flow.follow(network, theta, task, 0.02, tolerance=1e-3)
+    took = {}
+    began = time.perf_counter()
+    flow = slow_flow.follow(network, theta, task, 0.02, tolerance=1e-3)
+    took["structure"] = (time.perf_counter() - began) / (flow.sizes["step"] - 1)
 
-    def right(E):
-        guess = torch.relu(task.X_test @ E) @ isolated.readout(E, task.X_train, task.Y_train)
-        return float((guess.argmax(1) == task.Y_test.argmax(1)).double().mean()) >= 0.99
+    def dense():
+        J = zero_loss.jacobian(network, theta, task.X_train)
+        return theta - J.T @ torch.linalg.solve(J @ J.T, J @ theta)
 
-    count = 0
-
-    def R(flat):
-        nonlocal count
-        count += 1
-        E = torch.from_numpy(flat.copy()).view_as(E0)
-        if right(E):
-            raise StopIteration
-        slope = -2 * isolated.velocity(E, task.X_train, task.Y_train)
-        return float(isolated.cost(E, task.X_train, task.Y_train)), slope.numpy().ravel()
-
-    start = time.perf_counter()
-    try:
-        minimize(R, E0.numpy().ravel(), jac=True, method="L-BFGS-B", options={"maxfun": 500})
-        note = "not reached"
-    except StopIteration:
-        note = "reached"
-    print(f"L-BFGS       {count:6} evaluations {time.perf_counter() - start:8.2f} s  {note}", flush=True)
-    E, start, note = E0, time.perf_counter(), "not reached"
-    for step in range(1, EULER + 1):
-        E = E + 1e-3 * isolated.velocity(E, task.X_train, task.Y_train)
-        if step % 20 == 0 and right(E):
-            note = "reached"
-            break
-    print(f"Euler 1e-3   {step:6} evaluations {time.perf_counter() - start:8.2f} s  {note}")
+    took["projection"] = seconds(dense)
+    yield _record.row(
+        "The joint slow flow", "one implicit step at λ = 0", 1e3 * took["structure"], "ms",
+        against="one explicit velocity −P_Tθ by the Jacobian", ratio=took["projection"] / took["structure"],
+        size=f"p = {p}, width {width}", note="steps refused are counted in",
+    )  # fmt: skip
 
 
-def main() -> None:
-    """Print the tables."""
-    print(f"threads: {torch.get_num_threads()}, float64, NumPy {np.__version__}, torch {torch.__version__}")
-    multipliers(REPEATS)
-    products(REPEATS)
-    minimizing()
+def main(dense=((5, 40), (7, 64), (11, 128)), sparse=((11, 512), (23, 512), (37, 512))) -> list[dict]:
+    """The rows, printed as they come."""
+    torch.set_num_threads(1)
+    return [*multipliers(dense), *products(sparse), *steps(*dense[-1])]
 
 
 if __name__ == "__main__":

@@ -12,6 +12,7 @@ sample with count 2; the backward pass is written out; V = Wᵀ keeps long sides
 from __future__ import annotations
 
 import argparse
+import itertools
 import statistics
 import time
 from dataclasses import dataclass
@@ -19,6 +20,7 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
+from benchmarks import _record
 from grokutils import networks, tasks
 from grokutils.training import loop, settings
 
@@ -96,7 +98,8 @@ def seconds(advance, steps: int) -> float:
     return (time.perf_counter() - start) / steps
 
 
-def row(setup: Setup, loss: str, seeds: int, repeats: int) -> str:
+def compared(setup: Setup, loss: str, seeds: int, repeats: int) -> tuple[float, float, str]:
+    """Steps of one seed a second, how many times the plain loop's that is, and the range of this ratio."""
     plain, ours = Plain(setup, loss), batched(setup, loss, seeds)
     plain.advance(3)  # burn-in, and the check that both do the same work
     ours.advance(3)
@@ -106,27 +109,29 @@ def row(setup: Setup, loss: str, seeds: int, repeats: int) -> str:
         (seconds(plain.advance, setup.steps), seconds(ours.advance, max(1, setup.steps // seeds)) / seeds)
         for _ in range(repeats)
     ]
-    slow, fast = (statistics.median(each) for each in zip(*times, strict=True))
-    ratios = sorted(a / b for a, b in times)
-    spread = f"{ratios[0]:.2f}–{ratios[-1]:.2f}"
-    return f"{1 / slow:10.1f}{1 / fast:11.1f}{statistics.median(ratios):7.2f}{spread:>13}"
+    ratios = sorted(slow / fast for slow, fast in times)
+    rate = 1 / statistics.median(fast for _, fast in times)
+    return rate, statistics.median(ratios), f"ratio from {ratios[0]:.2f} to {ratios[-1]:.2f}"
 
 
-def main(repeats: int = 7) -> None:
-    """Print the table; the median of ``repeats`` timings counts."""
-    print("Training: steps of one seed per second, float32, all samples in every step")
-    print(
-        f"{'setup':9}{'loss':15}{'threads':>7}{'seeds':>6}{'plain':>10}{'grokutils':>11}{'ratio':>7}{'range':>13}"
-    )
+def main(repeats: int = 7, setups=SETUPS) -> list[dict]:
+    """The rows, printed as they come; the median of ``repeats`` timings counts."""
+    rows = []
     before = torch.get_num_threads()
-    for name, setup in SETUPS.items():
-        for loss in setup.losses:
-            for threads in (1, 2):
-                torch.set_num_threads(threads)
-                for seeds in (1, 16):
-                    line = row(setup, loss, seeds, repeats)
-                    print(f"{name:9}{loss:15}{threads:7}{seeds:6}{line}", flush=True)
+    for name, setup in setups.items():
+        for loss, threads, seeds in itertools.product(setup.losses, (1, 2), (1, 16)):
+            torch.set_num_threads(threads)
+            rate, ratio, note = compared(setup, loss, seeds, repeats)
+            what = f"{setup.optimizer}, {loss.replace('_', '-')}, {seeds} seed{'s' if seeds > 1 else ''}"
+            size = f"{name}, width {setup.width}, float32"
+            rows.append(
+                _record.row(
+                    "Training, full batch", what, rate, "steps of a seed a second", size=size, threads=threads,
+                    against="a plain dense PyTorch loop", ratio=ratio, note=note,
+                )
+            )  # fmt: skip
     torch.set_num_threads(before)
+    return rows
 
 
 if __name__ == "__main__":

@@ -1,19 +1,21 @@
 """Eq. 20 evaluated once: isolated.velocity beside automatic differentiation and beside the formula written naively.
 
 All on one thread, at the study's size for one seed and for five in a batch, and at a larger size, in both
-precisions. Times are medians of CPU time
-over repeats that take turns, after a burn-in, so that other work on the machine disturbs all alike.
+precisions. Times are medians of CPU time over repeats that take turns, after a burn-in, so that other work on the
+machine disturbs all alike.
 """
 
 from __future__ import annotations
 
 import statistics
 import time
+from collections.abc import Iterator
 
 import torch
 from threadpoolctl import threadpool_limits
 from torch import Tensor
 
+from benchmarks import _record
 from grokutils import isolated, tasks
 
 SIZES = ((37, 512, 1), (37, 512, 5), (59, 1536, 1))  # (p, width, seeds); p = 37 is the study's figure 6
@@ -86,45 +88,40 @@ def peak(dtype: torch.dtype) -> float:
     return 2 * 1024**3 / best
 
 
-def main() -> None:
-    """Print the table."""
+def main(sizes=SIZES) -> list[dict]:
+    """The rows, printed as they come."""
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     try:
         with threadpool_limits(1):
-            _table()
+            return [row for dtype in (torch.float64, torch.float32) for row in _rows(dtype, sizes)]
     finally:
         torch.set_num_threads(threads)
 
 
-def _table() -> None:
-    print("One evaluation of eq. 20 on one thread (CPU time, median of", REPEATS, "repeats)")
-    print(
-        f"{'p':>4} {'width':>6} {'n':>5} {'seeds':>5} {'dtype':>8}  {'how':<20} {'ms':>9} {'× velocity':>11} {'error':>8}"
-    )
-    for dtype in (torch.float64, torch.float32):
-        top = peak(dtype)
-        for p, width, seeds in SIZES:
-            task = tasks.modular(p, dtype=dtype)
-            X, Y = task.X_train, task.Y_train
-            generator = torch.Generator().manual_seed(0)
-            E = torch.randn(seeds, p, width, generator=generator, dtype=torch.float64).to(dtype) * p**-0.5
-            exact = isolated.velocity(E.double(), X.double(), Y.double())
-            calls = {name: (lambda f=f: f(E, X, Y)) for name, f in ALTERNATIVES.items()}  # noqa: B023
-            took = medians(calls)
-            base = took["isolated.velocity"]
-            kind = str(dtype).removeprefix("torch.")
-            for name, seconds in took.items():
-                error = float((calls[name]().double() - exact).norm() / exact.norm())
-                print(
-                    f"{p:>4} {width:>6} {len(X):>5} {seeds:>5} {kind:>8}  {name:<20} {1e3 * seconds:9.2f} "
-                    f"{seconds / base:11.2f} {error:8.0e}"
-                )
-            rate = seeds * flops(len(X), width, p) / base
-            print(
-                f"{'':33}velocity runs at {rate / 1e9:.1f} Gflop/s, {rate / top:.0%} of this machine's "
-                f"measured matrix-product peak of {top / 1e9:.1f}\n"
+def _rows(dtype: torch.dtype, sizes) -> Iterator[dict]:
+    top = peak(dtype)
+    kind = str(dtype).removeprefix("torch.")
+    for p, width, seeds in sizes:
+        task = tasks.modular(p, dtype=dtype)
+        X, Y = task.X_train, task.Y_train
+        generator = torch.Generator().manual_seed(0)
+        E = torch.randn(seeds, p, width, generator=generator, dtype=torch.float64).to(dtype) * p**-0.5
+        exact = isolated.velocity(E.double(), X.double(), Y.double())
+        calls = {name: (lambda f=f: f(E, X, Y)) for name, f in ALTERNATIVES.items()}  # noqa: B023
+        took = medians(calls)
+        base = took["isolated.velocity"]
+        size = f"p = {p}, width {width}, {seeds} seed{'s' if seeds > 1 else ''}, {kind}"
+        rate = seeds * flops(len(X), width, p) / base
+        share = f"{rate / top:.0%} of the measured matrix-product peak of {top / 1e9:.0f} Gflop/s"
+        for name in list(took)[1:]:
+            error = float(
+                (calls[name]().double() - calls["isolated.velocity"]().double()).norm() / exact.norm()
             )
+            yield _record.row(
+                "One evaluation of eq. 20 (CPU time)", "isolated.velocity", 1e3 * base, "ms", size=size,
+                against=name, ratio=took[name] / base, note=f"{share}; difference {error:.0e}",
+            )  # fmt: skip
 
 
 if __name__ == "__main__":

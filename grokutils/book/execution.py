@@ -77,7 +77,7 @@ def _write(path: Path, notebook: nbformat.NotebookNode, seconds: float) -> None:
         "inputs": inputs.notebook(notebook.cells),
         "seconds": round(seconds),
         "date": datetime.now(UTC).date().isoformat(),
-        "processor": _processor(),
+        "processor": processor(),
         "versions": {"python": platform.python_version(), **{name: version(name) for name in VERSIONS}},
     }
     known = _read(path)
@@ -105,7 +105,7 @@ def _write(path: Path, notebook: nbformat.NotebookNode, seconds: float) -> None:
     scratch.replace(path)
 
 
-def _processor() -> str:
+def processor() -> str:
     """The processor's name, as Linux or Python knows it."""
     facts = Path("/proc/cpuinfo")
     found = re.search(r"^model name\s*: (.+)$", facts.read_text(), re.M) if facts.exists() else None

@@ -21,6 +21,7 @@ def setup(app) -> dict:
     app.add_directive("scorecard", tables.Scorecard)
     app.add_directive("chapters", tables.Chapters)
     app.add_directive("execution", tables.Execution)
+    app.add_directive("benchmarks", tables.Benchmarks)
     app.add_directive("modules", reference.Modules)
     app.connect("autodoc-process-docstring", reference.process_docstring)
     languages["en"] = search.English

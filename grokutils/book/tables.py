@@ -11,7 +11,10 @@ from docutils import nodes
 from sphinx.util.docutils import SphinxDirective
 
 from ..claims import MARKS, VERDICTS
+from .inputs import ROOT
 from .rendering import claims_of
+
+SPEEDS = ROOT / "benchmarks" / "record.json"  # written by `make bench`
 
 
 class placeholder(nodes.General, nodes.Element):  # noqa: N801
@@ -37,6 +40,14 @@ class Execution(SphinxDirective):
 
     def run(self) -> list[nodes.Node]:
         return [placeholder(table="execution")]
+
+
+class Benchmarks(SphinxDirective):
+    """``{benchmarks}``: what `make bench` measured when it last ran, with its machine and its date."""
+
+    def run(self) -> list[nodes.Node]:
+        self.env.note_dependency(str(SPEEDS))
+        return [nodes.raw("", benchmarks(json.loads(SPEEDS.read_text(encoding="utf-8"))), format="html")]
 
 
 def outdated(app, env) -> list[str]:
@@ -148,3 +159,30 @@ def duration(path: Path) -> str:
 def _record(path: Path) -> dict:
     """What a notebook holds of its execution: see ``execution._write``."""
     return json.loads(path.read_text(encoding="utf-8"))["metadata"].get("grokutils", {})
+
+
+def benchmarks(record: dict) -> str:
+    """The tables of a record of benchmarks, one for each kind."""
+    versions = ", ".join(f"{name} {number}" for name, number in record["versions"].items())
+    parts = [
+        f"<p>Measured on {record['date']}: {html.escape(record['machine'])}; {html.escape(versions)}.</p>"
+    ]
+    kinds = dict.fromkeys(row["benchmark"] for row in record["rows"])
+    for kind in kinds:
+        rows = "".join(_speed(row) for row in record["rows"] if row["benchmark"] == kind)
+        heads = "".join(
+            f"<th>{head}</th>" for head in ("what", "value", "ratio", "against", "size", "threads")
+        )
+        parts.append(
+            f'<table class="benchmarks"><caption>{html.escape(kind)}</caption>'
+            f"<thead><tr>{heads}</tr></thead><tbody>{rows}</tbody></table>"
+        )
+    return "\n".join(parts)
+
+
+def _speed(row: dict) -> str:
+    note = f"<br><small>{html.escape(row['note'])}</small>" if row["note"] else ""
+    ratio = "" if row["ratio"] is None else f"{row['ratio']:g} ×"
+    entries = [f"{row['value']:g} {row['unit']}", ratio, row["against"], row["size"], str(row["threads"])]
+    cells = "".join(f"<td>{html.escape(entry)}</td>" for entry in entries)
+    return f"<tr><td>{html.escape(row['what'])}{note}</td>{cells}</tr>"

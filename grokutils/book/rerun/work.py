@@ -19,7 +19,6 @@ def work(found, notebook, wanted, extra, store, scheduler, workers, limits, as_j
     """Run what is missing of ``wanted``; leaves by typer.Exit unless everything is there."""
     swept = [name for name in found.parameters if len({json.dumps(case.values[name]) for case in wanted}) > 1]
     missing = [case for case in wanted if not store.done(case.id)]
-    plan = _plan(found, wanted, swept, extra)
     kind = progress.watch(missing, swept, as_json)
     before = {case.id: store.failure(case.id) for case in missing}
     failed = sum(why is not None for why in before.values())
@@ -44,7 +43,7 @@ def work(found, notebook, wanted, extra, store, scheduler, workers, limits, as_j
     stopped = ""
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
-        store.write(store.folder / "plans" / f"{plan['sweep']}.json", json.dumps(plan, ensure_ascii=False))
+        note(found, wanted, swept, extra, store)
         if missing:
             _run(notebook, missing, store, scheduler, workers, limits, threads, kind)
     except KeyboardInterrupt:
@@ -96,14 +95,15 @@ def _end(kind, store: Store, wanted: list, stopped: str, as_json: bool) -> None:
         )
 
 
-def _plan(found: chapter.Chapter, wanted: list, swept: list[str], extra: str) -> dict:
-    """What was asked for; the same request has the same name whatever the code's version."""
+def note(found: chapter.Chapter, wanted: list, swept: list[str], extra: str, store: Store) -> None:
+    """Write down what was asked for; the same request has the same name whatever the code's version."""
     values = [case.values for case in wanted]
-    identity = json.dumps([found.name, values, extra], sort_keys=True).encode()
-    return {
-        "sweep": hashlib.sha256(identity).hexdigest()[:8], "chapter": found.name, "title": found.title,
+    name = hashlib.sha256(json.dumps([found.name, values, extra], sort_keys=True).encode()).hexdigest()[:8]
+    plan = {
+        "sweep": name, "chapter": found.name, "title": found.title,
         "code": found.code(), "swept": swept, "cases": {case.id: case.values for case in wanted},
     }  # fmt: skip
+    store.write(store.folder / "plans" / f"{name}.json", json.dumps(plan, ensure_ascii=False))
 
 
 def show(lines: list[str]) -> None:

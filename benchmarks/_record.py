@@ -1,0 +1,49 @@
+"""What the benchmarks found, as tidy rows, and where and when: ``record.json``, which the book's page shows."""
+
+from __future__ import annotations
+
+import datetime
+import json
+import os
+import platform
+from importlib.metadata import version
+from pathlib import Path
+
+from grokutils.book.execution import processor
+
+PATH = Path(__file__).with_name("record.json")
+PACKAGES = ("torch", "numpy", "scipy", "distributed")
+
+
+def row(benchmark: str, what: str, value: float, unit: str, **more) -> dict:
+    """One measurement, printed; ``more`` is any of against, ratio (how many times better), size, threads, note."""
+    found = {
+        "benchmark": benchmark,
+        "what": what,
+        "against": "",
+        "value": float(f"{value:.3g}"),
+        "unit": unit,
+        "ratio": None,
+        "size": "",
+        "threads": 1,
+        "note": "",
+        **more,
+    }
+    if found["ratio"] is not None:
+        found["ratio"] = float(f"{found['ratio']:.3g}")
+    times = "" if found["ratio"] is None else f"  {found['ratio']:g} × {found['against']}"
+    print(f"{found['size']:24} {what:34} {found['value']:10g} {unit}{times}  {found['note']}", flush=True)
+    return found
+
+
+def write(rows: list[dict], path: Path = PATH) -> None:
+    """Put the record in its place, whole or not at all."""
+    record = {
+        "machine": f"{processor()}, {os.cpu_count()} cores",
+        "date": datetime.datetime.now(datetime.UTC).date().isoformat(),
+        "versions": {"python": platform.python_version(), **{name: version(name) for name in PACKAGES}},
+        "rows": rows,
+    }
+    scratch = path.with_suffix(".part")
+    scratch.write_text(json.dumps(record, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+    os.replace(scratch, path)

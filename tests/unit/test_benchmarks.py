@@ -1,0 +1,32 @@
+"""The page of benchmarks shows what the record says, and the record is written whole or not at all."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+
+pytest.importorskip("sphinx")
+from benchmarks import _record
+from grokutils.book import tables
+
+
+def test_the_page_shows_every_row_of_the_record():
+    record = json.loads(tables.SPEEDS.read_text(encoding="utf-8"))
+    page = tables.benchmarks(record)
+    assert record["date"] in page
+    assert page.count("<tr><td>") == len(record["rows"]) > 0
+    for row in record["rows"]:
+        assert f"{row['value']:g} {row['unit']}" in page
+        assert row["ratio"] is None or f"{row['ratio']:g} ×" in page
+
+
+def test_a_record_that_cannot_be_written_leaves_the_old_one(tmp_path):
+    path = tmp_path / "record.json"
+    rows = [_record.row("kind", "a < b", 1.2345, "ms", against="b", ratio=2.0)]
+    _record.write(rows, path)
+    before = path.read_text(encoding="utf-8")
+    assert "a &lt; b" in tables.benchmarks(json.loads(before))
+    with pytest.raises(TypeError):
+        _record.write([{"value": object()}], path)
+    assert path.read_text(encoding="utf-8") == before
