@@ -17,36 +17,6 @@ def prose(page: str) -> str:
     return "\n\n".join(cell.source for cell in chapters.notebook(page).cells if cell.cell_type == "markdown")
 
 
-def written(page: str) -> str:
-    """All that a page says in words: text, captions, alt texts and claims."""
-    if page not in chapters.chapters():
-        return (chapters.ROOT / f"{page}.md").read_text(encoding="utf-8")
-    code = chapters.code(page)
-    parts = [prose(page)]
-    parts += [cell.metadata.get("mystnb", {}).get("figure", {}).get("caption", "") for cell in code]
-    parts += [
-        output.get("metadata", {}).get("image/png", {}).get("alt", "") for output in chapters.outputs(code)
-    ]
-    parts += [text for claim in chapters.claims(code) for text in claim.values()]
-    return "\n\n".join(parts)
-
-
-def misspelled(text: str) -> str:
-    """What codespell objects to in a text, by line; MAPE is the mean absolute percentage error."""
-    command = [sys.executable, "-m", "codespell_lib", "--ignore-words-list", "mape", "-"]
-    return subprocess.run(command, input=text, capture_output=True, text=True, encoding="utf-8").stdout
-
-
-@pytest.mark.parametrize("page", chapters.pages())
-def test_spelling(page):
-    # Read from standard input codespell repeats the line before what it says of it.
-    assert [line for line in misspelled(written(page)).splitlines() if "==>" in line] == []
-
-
-def test_spelling_is_really_looked_at():
-    assert "==>" in misspelled("Weight decay seperates two time scales.")
-
-
 def numbered_figures(page: str) -> list[str]:
     """Labels of a chapter's figures: those that cells draw and those that the text includes."""
     drawn = [cell.metadata.get("mystnb", {}).get("figure", {}).get("name") for cell in chapters.code(page)]
