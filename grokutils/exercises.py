@@ -65,8 +65,8 @@ def _formula(name: str, *arguments: str, draw, right: str, hint: str, tolerance:
             _check_takes(answer, len(arguments), asked)
             for inputs in islice(iter(lambda: draw(rng), None), 4):
                 expected = np.asarray(route(*inputs))
-                given = _numbers(answer(*inputs), expected.shape)
-                if not np.abs(given - expected).max() <= tolerance * max(1, np.abs(expected).max()):
+                off = np.abs(_numbers(answer(*inputs), expected.shape) - expected)
+                if not off.max() <= tolerance * max(1, np.abs(expected).max()):
                     return False
             return True
 
@@ -237,8 +237,7 @@ def _pace(k, a, b, lam=0.3):
     W.requires_grad_()
     loss = (torch.relu(X @ E) @ W - Y).square().sum() + lam * (E.square().sum() + W.square().sum())
     to_E, to_W = torch.autograd.grad(loss, (E, W))
-    rate_a, rate_b = -(E * to_E)[:, 0].sum() / lam, -k * (W * to_W)[0].sum() / lam
-    return (k * rate_a - rate_b).item()
+    return (-k * ((E * to_E)[:, 0].sum() - (W * to_W)[0].sum()) / lam).item()
 
 
 @_formula(
