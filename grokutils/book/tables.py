@@ -170,19 +170,18 @@ def benchmarks(record: dict) -> str:
     kinds = dict.fromkeys(row["benchmark"] for row in record["rows"])
     for kind in kinds:
         rows = "".join(_speed(row) for row in record["rows"] if row["benchmark"] == kind)
-        heads = "".join(
-            f"<th>{head}</th>" for head in ("what", "value", "ratio", "against", "size", "threads")
-        )
         parts.append(
-            f'<table class="benchmarks"><caption>{html.escape(kind)}</caption>'
-            f"<thead><tr>{heads}</tr></thead><tbody>{rows}</tbody></table>"
+            f'<table class="chapters"><caption>{html.escape(kind)}</caption>'
+            f"<thead><tr><th>what</th><th>value</th><th>ratio</th></tr></thead><tbody>{rows}</tbody></table>"
         )
     return "\n".join(parts)
 
 
 def _speed(row: dict) -> str:
-    note = f"<br><small>{html.escape(row['note'])}</small>" if row["note"] else ""
-    ratio = "" if row["ratio"] is None else f"{row['ratio']:g} ×"
-    entries = [f"{row['value']:g} {row['unit']}", ratio, row["against"], row["size"], str(row["threads"])]
-    cells = "".join(f"<td>{html.escape(entry)}</td>" for entry in entries)
-    return f"<tr><td>{html.escape(row['what'])}{note}</td>{cells}</tr>"
+    threads = f"{row['threads']} thread{'s' if row['threads'] > 1 else ''}"
+    about = "; ".join(filter(None, [row["size"], threads, row["note"]]))
+    ratio = "" if row["ratio"] is None else f"{row['ratio']:g} × {row['against']}"
+    what, about, ratio, unit = map(html.escape, (row["what"], about, ratio, row["unit"]))
+    return (
+        f"<tr><td>{what}<br><small>{about}</small></td><td>{row['value']:g} {unit}</td><td>{ratio}</td></tr>"
+    )
