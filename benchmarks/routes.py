@@ -21,7 +21,7 @@ from scipy.optimize import minimize
 from benchmarks import _record
 from grokutils import isolated, networks, slow_flow, tasks, training
 
-SIZES = ((17, 160), (23, 320))  # (p, width), width above the number of training pairs
+SIZES = ((13, 96), (17, 160))  # (p, width), width above the number of training pairs
 FRACTION = 0.8
 EULER = 5000  # steps of 1e-3, and evaluations by the others, after which a route is given up
 LR, DECAY, STEPS = 1.0, 1e-4, 100_000  # training on the mean squared error

@@ -182,6 +182,5 @@ def _speed(row: dict) -> str:
     about = "; ".join(filter(None, [row["size"], threads, row["note"]]))
     ratio = "" if row["ratio"] is None else f"{row['ratio']:g} × {row['against']}"
     what, about, ratio, unit = map(html.escape, (row["what"], about, ratio, row["unit"]))
-    return (
-        f"<tr><td>{what}<br><small>{about}</small></td><td>{row['value']:g} {unit}</td><td>{ratio}</td></tr>"
-    )
+    value = f'<span style="white-space: nowrap">{row["value"]:g}</span> {unit}'  # no number broken in two
+    return f"<tr><td>{what}<br><small>{about}</small></td><td>{value}</td><td>{ratio}</td></tr>"

@@ -17,7 +17,7 @@ def test_the_page_shows_every_row_of_the_record():
     assert record["date"] in page
     assert page.count("<tr><td>") == len(record["rows"]) > 0
     for row in record["rows"]:
-        assert f"{row['value']:g} {row['unit']}" in page
+        assert f">{row['value']:g}</span> {row['unit']}<" in page
         assert row["ratio"] is None or f"{row['ratio']:g} ×" in page
 
 
