@@ -23,6 +23,7 @@ from .tasks import Task
 MEMORIZED = 0.05  # training loss, relative to that of the output 0, with all training samples right
 LOOK = 20  # steps between looks whether a run has memorized
 STABLE = 2.0  # lr times the largest curvature of the loss, beyond which gradient descent leaves its minimum
+LEVEL = 0.05  # relative change of the time that goes with one of 2 % of the loss, beyond which the time is uncertain
 LARGE_LOSS = 0.02  # relative training loss on the way above which the run is not near Z
 
 
@@ -101,6 +102,8 @@ def predict_delay(
     )
     fine = fine.assign_coords(tau=fine.tau + begin)
     tau, other = crossing(fine, task, threshold), begin + crossing(coarse, task, threshold)
+    if tau - crossing(fine, task, 1.02 * threshold) > LEVEL * tau:
+        notes.append("the held-out loss is almost level at the threshold: the time is ill-determined")
     if float(fine.train_loss[-1]) > LARGE_LOSS * float(task.Y_train.square().mean()):
         notes.append("weight decay is large: the training loss does not stay small")
     smallest = (

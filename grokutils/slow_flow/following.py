@@ -18,6 +18,7 @@ it is known which pre-activations it holds at their kinks (:mod:`.kinks`).
 from __future__ import annotations
 
 from collections import deque
+from itertools import count
 
 import numpy as np
 import torch
@@ -34,7 +35,9 @@ from .two_layer import Multipliers, NoMultipliersError, Point
 FIRST = 1e-5  # length of the first step, in τ
 SHORTEST = 1e-14
 MANY = 200_000  # steps after which a flow gives up
-SWITCHES = 15  # solutions of one step, each with other sides of the kinks, after which a shorter one is tried
+SWITCHES = (
+    8  # solutions of one step, each with other sides of the kinks, after which no kink is let go any more
+)
 CLOSE = 1e-10  # of ‖y‖: residual at which a start counts as on Z
 
 
@@ -139,7 +142,7 @@ class _Flow:
         """θ, μ and what is pinned a step of length ``h`` further, and the estimated relative error of that step."""
         star, b, gamma, share = self._extrapolated(h)
         shrink, at, sides = 1 + gamma * h, star, self._sides(star)
-        for _ in range(SWITCHES):
+        for attempt in count():
             point = self._point(at, sides)
             free = point.free(b) / shrink
             gap = point.outputs - self.Y + point.push(free - at)
@@ -149,11 +152,12 @@ class _Flow:
             if sides is None:
                 return at, mu, None, error
             E, W = self.network.matrices(at).values()
-            other = sides.fitting(self.X @ E, mu @ W.mT, shrink / (gamma * h), self.slopes)
+            other = sides.fitting(
+                self.X @ E, mu @ W.mT, shrink / (gamma * h), self.slopes, attempt >= SWITCHES
+            )
             if other is None:
                 return at, mu, sides.pinned, error
             sides = other
-        return at, mu, sides.pinned, np.inf
 
     def _sides(self, theta: Tensor) -> Sides | None:
         if self.slopes is None:

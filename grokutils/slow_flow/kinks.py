@@ -8,7 +8,9 @@ slope s between those of the two sides (Filippov's solution). A step of length h
 
 which puts D⁻¹ on both sides of J: K = JD⁻¹Jᵀ, with S = 0 where pinned. A spring's force is q = s(μWᵀ): s needs no
 equation of its own. The sides belong to the step when no z has the wrong sign and every s lies between the two slopes;
-until then those that do not fit are moved, and the step is solved again.
+until then those that do not fit are moved, and the step is solved again. Springs on inputs that depend on each other share
+their force in one of many ways, so that this can go round in circles; after some rounds nothing is let go any more,
+and what is held that should not be the next step sets free.
 """
 
 from __future__ import annotations
@@ -37,17 +39,22 @@ class Sides:
         pinned = torch.zeros_like(Z, dtype=torch.bool) if pinned is None else pinned
         return cls((Z > 0) & ~pinned, pinned)
 
-    def fitting(self, Z: Tensor, pull: Tensor, stiffness: float, slopes: tuple[float, float]) -> Sides | None:
+    def fitting(
+        self, Z: Tensor, pull: Tensor, stiffness: float, slopes: tuple[float, float], hold: bool = False
+    ) -> Sides | None:
         """The sides to try next, None if these fit a step that ended at ``Z`` (n, width).
 
-        ``pull`` = μWᵀ; a spring's force is −``stiffness``·z/SPRING; ``slopes`` are those of off and on.
+        ``pull`` = μWᵀ; a spring's force is −``stiffness``·z/SPRING; ``slopes`` are those of off and on. With ``hold``
+        nothing is let go: what has the wrong sign is pinned.
         """
+        wrong = ~self.pinned & (self.on != (Z > 0))
+        if hold:
+            return Sides(self.on & ~wrong, self.pinned | wrong) if wrong.any() else None
         low, high = (pull * slope if slope else torch.zeros_like(pull) for slope in slopes)
         attracts = pull < 0  # towards 0 from both sides, if anything is
         q = Z * (-stiffness / SPRING)
         down = self.pinned & (q > low)
         up = self.pinned & ~down & ((q < high) | ~attracts)
-        wrong = ~self.pinned & (self.on != (Z > 0))
         caught = wrong & attracts
         if not (down | up | wrong).any():
             return None
