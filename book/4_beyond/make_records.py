@@ -24,7 +24,7 @@ import xarray as xr
 from scipy.integrate import RK23
 
 from grokutils import delay, isolated, networks, records, slow_flow, tasks, training
-from grokutils.slow_flow.two_layer import Point
+from grokutils.slow_flow.two_layer import Multipliers, Point
 
 DATA = Path(delay.__file__).parent / "data"
 PREDICTIONS, TRAININGS = DATA / "delay_predictions.nc", DATA / "delay_trainings.nc"
@@ -51,9 +51,13 @@ def cases() -> list[dict]:
     relu = {"activation": "relu", "fraction": 0.9, "width": 64}
     both, product = ({}, quadratic), itertools.product
     kinked = [
-        {"seed": s, "lr": 2.0, "w": w, **relu} for s, w in product((0, 1), (1e-4,))
+        {"seed": s, "lr": 2.0, "w": w, **relu}
+        for s, w in product(range(5), (1e-4, 3e-4))
     ]
-    kinked += [{"lr": 1.0, "w": 2e-5, **relu}]
+    kinked += [{"seed": s, "lr": 1.0, "w": 2e-5, **relu} for s in (0, 1)]
+    kinked += [
+        {"seed": s, "lr": 2.0, "w": 1e-4, **relu, "width": 128} for s in (0, 1, 2)
+    ]
     listed = [
         {"seed": s, "lr": lr, "w": w, **more}
         for s, (lr, w), more in product((0, 1, 2), pace, both)
@@ -81,7 +85,7 @@ def cases() -> list[dict]:
         {**small, "activation": a, "seed": s}
         for a, s in product(("gelu", "quadratic", "relu"), (0, 1))
     ]
-    for seed, activation in product((5, 6), ("gelu", "quadratic")):
+    for seed, activation in product((5, 6, 7), ("gelu", "quadratic")):
         one = {"seed": seed, "activation": activation, "fraction": 0.85, "w": 2e-4}
         listed += [{**one, "lr": 0.2, "momentum": 0.9}, {**one, "lr": 1.0, "batch": 28}]
         listed += [{**one, "lr": 1e-3, "w": 0.05, "optimizer": "adamw"}]
@@ -89,7 +93,15 @@ def cases() -> list[dict]:
         len(listed)
     )  # so that every part is a mixture
     listed = [listed[i] for i in mixed]
-    listed = [*listed[:20], *kinked, *listed[20:]]
+    study = {"p": 37, "width": 512, "fraction": 0.7, "lr": 12.0}  # the study's size
+    large = [
+        {**study, "activation": a, "seed": s, "w": w}
+        for a in ("quadratic", "relu")
+        for s, w in ((0, 1e-5), (1, 1e-5), (0, 4e-6))
+    ]
+    large += [{**study, "activation": "quadratic", "p": 23, "w": 2e-5, "lr": 8.0}]
+    large += [{**study, "activation": "quadratic", "p": 59, "w": 4e-6, "lr": 50.0}]
+    listed = [*listed, *kinked, *large]
     return [{**BASE, **PLAIN, **case} for case in listed]
 
 
@@ -117,7 +129,7 @@ def predicted(case: dict) -> dict:
     network, task = setting(case)
     pace = case["lr"] * case["w"] / (1 - case["momentum"])
     begun = time.process_time()
-    names = "step error tau tau_34 tau_limit tau_eq20 kappa V warned sharp_start sharp seconds"
+    names = "step error tau tau_34 tau_limit tau_eq20 kappa V warned sharp_start sharp seconds flow_seconds flow_steps"
     row = {
         "curve": np.full((2, GRID), np.nan),
         "memorized": -1,
@@ -149,7 +161,7 @@ def predicted(case: dict) -> dict:
         )
         flow = slow_flow.follow(network, theta, task, TAU_END, lam, until=0.49)
         flow = flow.assign_coords(tau=flow.tau + pace * step)
-    begin, smooth = pace * step, network.activation.smooth
+    begin, tolerance = pace * step, 1e-4 if network.activation.smooth else 1e-3
     row |= {
         "tau": delay.crossing(flow, task),
         "tau_34": delay.crossing(flow, task, 0.75),
@@ -160,23 +172,19 @@ def predicted(case: dict) -> dict:
     relative = flow.test_loss / float(task.Y_test.square().mean())
     row["curve"] = np.array([grid, np.interp(grid, flow.tau, relative)])
     if case["optimizer"] == "gd" and not case["batch"] and not case["momentum"]:
+        alone = time.process_time()
         limit = slow_flow.follow(
-            network,
-            theta,
-            task,
-            TAU_END - begin,
-            0.0,
-            1e-4 if smooth else 4e-3,
-            until=0.49,
+            network, theta, task, TAU_END - begin, 0.0, tolerance, until=0.49
         )
+        row["flow_seconds"] = time.process_time() - alone
+        row["flow_steps"] = limit.sizes["step"]
         row["tau_limit"] = begin + delay.crossing(limit, task)
         row["tau_eq20"] = begin + isolated_time(network, theta, task)
         if case["activation"] in DEGREE:
             point = Point(network, theta, task.X_train)
-            F = point.outputs.reshape(-1)  # Jθ = LF
-            held = DEGREE[case["activation"]] ** 2 * float(
-                F @ torch.linalg.solve(point.gram(), F)
-            )
+            F = point.outputs  # Jθ = LF
+            mu = Multipliers(1e-8).solve(point, 1.0, 0.0, F)
+            held = DEGREE[case["activation"]] ** 2 * float((F * mu).sum())
             row["kappa"] = held / row["V"]  # the share of V that is not tangent
     row["seconds"] = time.process_time() - begun
     return row
