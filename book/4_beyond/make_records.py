@@ -97,7 +97,7 @@ def cases() -> list[dict]:
     study["activation"] = "quadratic"
     large = [{**study, "seed": s, "w": w} for s, w in ((0, 1e-5), (1, 1e-5), (0, 4e-6))]
     large += [{**study, "p": 23, "w": 2e-5, "lr": 8.0}]
-    large += [{**study, "p": 59, "w": 4e-6, "lr": 50.0}]
+    large += [{**study, "p": 59, "width": 1536, "w": 4e-6, "lr": 50.0}]
     listed = [*listed, *kinked, *large]
     return [{**BASE, **PLAIN, **case} for case in listed]
 
