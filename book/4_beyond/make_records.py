@@ -98,6 +98,10 @@ def cases() -> list[dict]:
     large = [{**study, "seed": s, "w": w} for s, w in ((0, 1e-5), (1, 1e-5), (0, 4e-6))]
     large += [{**study, "p": 23, "w": 2e-5, "lr": 8.0}]
     large += [{**study, "p": 59, "width": 1536, "w": 4e-6, "lr": 50.0}]
+    steeper = {"activation": "relu", "p": 13, "fraction": 0.85, "w": 2e-4, "lr": 2.0}
+    large += [
+        {**steeper, "seed": s} for s in (0, 1, 2)
+    ]  # ReLU where the loss falls through
     listed = [*listed, *kinked, *large]
     return [{**BASE, **PLAIN, **case} for case in listed]
 
