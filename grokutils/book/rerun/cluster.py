@@ -85,7 +85,7 @@ def connected(address: str | None, workers: int, retries: int) -> Iterator[Clien
                 client = Client(address, timeout=PATIENCE)
             except (OSError, ValueError, TypeError, ImportError) as error:
                 raise Refused(f"--scheduler '{address}': no Dask scheduler answers there") from error
-            stack.callback(client.close, timeout=PATIENCE)
+            stack.callback(_close, client)
             try:
                 client.wait_for_workers(1, timeout=PATIENCE)
             except TimeoutError as error:
@@ -93,6 +93,12 @@ def connected(address: str | None, workers: int, retries: int) -> Iterator[Clien
                     f"--scheduler '{address}': it has no workers; start some, then repeat"
                 ) from error
         yield client
+
+
+def _close(client: Client) -> None:
+    """Leave a scheduler, which may be gone: what ended the work is said, not that leaving failed."""
+    with contextlib.suppress(OSError, RuntimeError):  # TimeoutError and Dask's own are OSErrors
+        client.close(timeout=PATIENCE)
 
 
 def share_of_memory(workers: int) -> int:
