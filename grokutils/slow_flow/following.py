@@ -61,8 +61,8 @@ def follow(
 
     Parameters
     ----------
-    tolerance : of the estimated error of one step, relative to ‖θ‖. The whole error falls as its power 2/3; with kinks,
-        which are met and left at ends of steps only, as its power 1/3.
+    tolerance : of the estimated error of one step, relative to ‖θ‖. With kinks, which are met and left at ends of steps
+        only, the whole error falls more slowly with it than without.
     max_step : greatest step in τ.
     until : stop once the held-out loss, relative to that of the output 0, is below this.
     keep_theta : also keep θ at every step.
