@@ -10,6 +10,7 @@ command goes on where it was interrupted, and ``train`` trains whatever is predi
 from __future__ import annotations
 
 import argparse
+import contextlib
 import datetime
 import itertools
 import os
@@ -24,7 +25,7 @@ import xarray as xr
 from scipy.integrate import RK23
 
 from grokutils import delay, isolated, networks, records, slow_flow, tasks, training
-from grokutils.slow_flow.two_layer import Multipliers, Point
+from grokutils.slow_flow.two_layer import Multipliers, NoMultipliersError, Point
 
 DATA = Path(delay.__file__).parent / "data"
 PREDICTIONS, TRAININGS = DATA / "delay_predictions.nc", DATA / "delay_trainings.nc"
@@ -54,7 +55,7 @@ def cases() -> list[dict]:
         {"seed": s, "lr": 2.0, "w": w, **relu}
         for s, w in product(range(5), (1e-4, 3e-4))
     ]
-    kinked += [{"seed": s, "lr": 1.0, "w": 2e-5, **relu} for s in (0, 1)]
+    kinked += [{"lr": 1.0, "w": 2e-5, **relu}]
     kinked += [
         {"seed": s, "lr": 2.0, "w": 1e-4, **relu, "width": 128} for s in (0, 1, 2)
     ]
@@ -97,7 +98,6 @@ def cases() -> list[dict]:
     study["activation"] = "quadratic"
     large = [{**study, "seed": s, "w": w} for s, w in ((0, 1e-5), (1, 1e-5), (0, 4e-6))]
     large += [{**study, "p": 23, "w": 2e-5, "lr": 8.0}]
-    large += [{**study, "p": 59, "width": 1536, "w": 4e-6, "lr": 50.0}]
     steeper = {"activation": "relu", "p": 13, "fraction": 0.85, "w": 2e-4, "lr": 2.0}
     large += [
         {**steeper, "seed": s} for s in (0, 1, 2)
@@ -174,9 +174,12 @@ def predicted(case: dict) -> dict:
     row["curve"] = np.array([grid, np.interp(grid, flow.tau, relative)])
     if case["optimizer"] == "gd" and not case["batch"] and not case["momentum"]:
         alone = time.process_time()
-        limit = slow_flow.follow(
-            network, theta, task, TAU_END - begin, 0.0, tolerance, until=0.49
-        )
+        try:
+            limit = slow_flow.follow(
+                network, theta, task, TAU_END - begin, 0.0, tolerance, until=0.49
+            )
+        except slow_flow.StoppedError as stopped:  # K is near singular in the limit
+            limit = stopped.records
         row["flow_seconds"] = time.process_time() - alone
         row["flow_steps"] = limit.sizes["step"]
         row["tau_limit"] = begin + delay.crossing(limit, task)
@@ -184,9 +187,10 @@ def predicted(case: dict) -> dict:
         if case["activation"] in DEGREE:
             point = Point(network, theta, task.X_train)
             F = point.outputs  # Jθ = LF
-            mu = Multipliers(1e-8).solve(point, 1.0, 0.0, F)
-            held = DEGREE[case["activation"]] ** 2 * float((F * mu).sum())
-            row["kappa"] = held / row["V"]  # the share of V that is not tangent
+            with contextlib.suppress(NoMultipliersError):  # near singular
+                mu = Multipliers(1e-6).solve(point, 1.0, 0.0, F)
+                held = DEGREE[case["activation"]] ** 2 * float((F * mu).sum())
+                row["kappa"] = held / row["V"]  # the share of V that is not tangent
     row["seconds"] = time.process_time() - begun
     return row
 
