@@ -6,6 +6,7 @@ import base64
 import io
 import json
 import zipfile
+from functools import cache
 from pathlib import Path
 
 import tomllib
@@ -13,7 +14,7 @@ import tomllib
 from .inputs import PUBLISHING, ROOT
 
 SETUP_CELL = """#@title Set-up: run this first. grokutils, the book's helper package, is inside this notebook.
-# ARCHIVE, at the end of this cell, is a zip file with the Python files of grokutils, in base64. They are
+# ARCHIVE, at the end of this cell, is a zip file with the files of grokutils, in base64. They are
 # unpacked into a temporary folder and imported from there. Nothing is fetched, except from the package
 # index those packages that grokutils needs and that are missing here.
 import base64, importlib, importlib.metadata, io, subprocess, sys, tempfile, zipfile
@@ -42,12 +43,13 @@ if "grokutils" not in sys.modules:
 def write(chapters: list[Path], folder: Path, root: Path = ROOT) -> list[Path]:
     """Write every chapter's stand-alone notebook into ``folder``; returns the files, each named as its chapter."""
     folder.mkdir(parents=True, exist_ok=True)
-    cell = SETUP_CELL.format(needed=_needed(root), archive=_archive(root)).splitlines(keepends=True)
     written = []
     for path in chapters:
         notebook = json.loads(path.read_text(encoding="utf-8"))
+        records = any("delay.stored(" in "".join(c["source"]) for c in notebook["cells"])
+        cell = SETUP_CELL.format(needed=_needed(root), archive=_archive(root, records))
         (setup,) = [c for c in notebook["cells"] if "setup" in c["metadata"].get("tags", [])]
-        setup["source"] = cell
+        setup["source"] = cell.splitlines(keepends=True)
         setup["metadata"].update(
             cellView="form", jupyter={"source_hidden": True}
         )  # folded in Colab, in JupyterLab
@@ -62,12 +64,14 @@ def _needed(root: Path) -> list[str]:
     return tomllib.loads((root / "pyproject.toml").read_text(encoding="utf-8"))["project"]["dependencies"]
 
 
-def _archive(root: Path) -> str:
-    """The package without its publishing part: the same bytes for the same files."""
+@cache
+def _archive(root: Path, records: bool) -> str:
+    """The package without its publishing part, its ``records`` only if asked for: the same bytes for the same files."""
     package = root / "grokutils"
+    files = [*package.rglob("*.py"), *(package.rglob("*.nc") if records else ())]
     packed = io.BytesIO()
     with zipfile.ZipFile(packed, "w", zipfile.ZIP_DEFLATED, compresslevel=9) as archive:
-        for path in sorted(package.rglob("*.py")):
+        for path in sorted(files):
             if PUBLISHING.name not in path.relative_to(package).parts[:-1]:
                 entry = zipfile.ZipInfo(path.relative_to(root).as_posix())
                 entry.compress_type = zipfile.ZIP_DEFLATED

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import subprocess
@@ -78,6 +79,10 @@ def events(process: subprocess.Popen):
 
 
 def workers(process: subprocess.Popen) -> list[psutil.Process]:
-    """The Dask workers of a command."""
-    found = psutil.Process(process.pid).children()
-    return [child for child in found if "spawn_main" in " ".join(child.cmdline())]
+    """The Dask workers of a command that live."""
+    found = []
+    for child in psutil.Process(process.pid).children():
+        with contextlib.suppress(psutil.Error):  # killed a moment ago
+            if "spawn_main" in " ".join(child.cmdline()):
+                found.append(child)
+    return found
