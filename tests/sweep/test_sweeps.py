@@ -8,7 +8,9 @@ import random
 import signal
 import subprocess
 import sys
+import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 
 import nbformat
 import pandas as pd
@@ -18,7 +20,7 @@ import xarray as xr
 from sweep import small
 from typer.testing import CliRunner
 
-from grokutils.book.rerun import cli, execution
+from grokutils.book.rerun import cli, execution, page
 from grokutils.book.rerun.store import DiskFull, Store
 
 WAIT = 200  # seconds that a command may take here
@@ -123,11 +125,22 @@ def test_killed_and_repeated_gives_the_same_table(folder):
 def test_two_commands_at_once_share_the_work(folder):
     sweep = ["sweep", "small.ipynb", "-p", "seed=0:10", "-o", "out", "--workers", 1, "--json"]
     both = [start(*sweep, folder=folder) for _ in range(2)]
-    said = [[json.loads(line) for line in finish(process)[1].splitlines()] for process in both]
-    assert [process.returncode for process in both] == [0, 0]
+    ends = [finish(process) for process in both]
+    assert [(code, err) for code, _, err in ends] == [(0, "")] * 2
+    said = [[json.loads(line) for line in out.splitlines()] for _, out, _ in ends]
     done = [event["case"] for events in said for event in events if event["event"] == "done"]
     assert len(done) == len(set(done)) == 10
     assert table(folder / "out").count(b"\n") == 11
+
+
+def test_commands_that_start_together_put_the_mathematics_there_once(tmp_path):
+    (tmp_path / ".part").mkdir()
+    together = threading.Barrier(4)
+    with ThreadPoolExecutor(4) as pool:
+        for end in [pool.submit(lambda: (together.wait(), page.assets(tmp_path))) for _ in range(4)]:
+            end.result()
+    assert (tmp_path / "assets/mathjax/tex-mml-chtml.js").is_file()
+    assert not list((tmp_path / ".part").iterdir())
 
 
 def test_failures_are_kept_listed_limited_and_stop_nothing(folder):

@@ -6,6 +6,7 @@ import copy
 import html
 import re
 import shutil
+import tempfile
 import warnings
 from functools import cache
 from importlib.metadata import PackageNotFoundError, distribution
@@ -81,13 +82,18 @@ def assets(folder: Path) -> None:
         source = Path(distribution("django-static-mathjax").locate_file("mathjax/static/mathjax/es5"))
     except PackageNotFoundError:
         return
-    part = folder / ".part" / "mathjax"
-    shutil.rmtree(part, ignore_errors=True)
+    part = Path(tempfile.mkdtemp(dir=folder / ".part", prefix="mathjax-"))
+    part.chmod(0o755)
     shutil.copytree(source / "output/chtml/fonts", part / "output/chtml/fonts")
     shutil.copytree(source / "input/tex/extensions", part / "input/tex/extensions")
     shutil.copy2(source / "tex-mml-chtml.js", part)
     target.parent.mkdir(exist_ok=True)
-    part.rename(target)
+    try:
+        part.rename(target)
+    except OSError:
+        shutil.rmtree(part)
+        if not target.exists():  # another command may have been faster
+            raise
 
 
 def _readable(notebook):
