@@ -171,7 +171,7 @@ def benchmarks(record: dict) -> str:
     for kind in kinds:
         rows = "".join(_speed(row) for row in record["rows"] if row["benchmark"] == kind)
         parts.append(
-            f'<table class="chapters"><caption>{html.escape(kind)}</caption>'
+            f'<table class="chapters speeds"><caption>{html.escape(kind)}</caption>'
             f"<thead><tr><th>what</th><th>value</th><th>ratio</th></tr></thead><tbody>{rows}</tbody></table>"
         )
     return "\n".join(parts)

@@ -17,6 +17,7 @@ it is known which pre-activations it holds at their kinks (:mod:`.kinks`).
 
 from __future__ import annotations
 
+import time
 from collections import deque
 from itertools import count
 
@@ -50,6 +51,7 @@ def follow(
     tolerance: float = 1e-4,
     max_step: float = 0.05,
     until: float | None = None,
+    seconds: float | None = None,
     keep_theta: bool = False,
     dense: bool | None = None,
 ) -> xr.Dataset:
@@ -65,6 +67,7 @@ def follow(
         only, the whole error falls more slowly with it than without.
     max_step : greatest step in τ.
     until : stop once the held-out loss, relative to that of the output 0, is below this.
+    seconds : of processor time after which no further step begins.
     keep_theta : also keep θ at every step.
     dense : form and factor K (True), search by conjugate gradients (False), or decide by the size of K.
 
@@ -74,20 +77,24 @@ def follow(
         samples and outputs, as ``training.train`` records them), ``test_accuracy``, ``norm2`` = ‖θ‖², ``residual`` =
         ‖F(θ) − Y‖, ``drift`` = ‖F(θ) − Y + λμ‖, the constraint's error, ``pinned``, the number of pre-activations held
         at a kink, ``theta`` (step, parameter) if kept, and ``theta_end`` (parameter). ``products`` in attrs counts
-        factorizations of K, or products with it.
+        factorizations of K, or products with it; ``ended`` tells by which of "tau_end", "until", "seconds" it ended.
 
     Raises
     ------
     ValueError
         Arguments that do not fit, or fewer parameters than constraints at λ = 0.
-    StoppedError
-        K is singular in floating point, or no step is short enough; what was reached is in its ``records``.
+    StoppedError, KeyboardInterrupt
+        K is singular in floating point, or no step is short enough; or Ctrl-C. What was reached is in its ``records``.
     """
     lam, tau_end, max_step, until = _check(network, theta0, task, tau_end, weight_decay, max_step, until)
     tolerance = _checks.real("tolerance", tolerance, 1e-12, 0.1, open_low=True)
+    seconds = np.inf if seconds is None else _checks.real("seconds", seconds, 0, open_low=True)
     flow = _Flow(network, task, lam, tolerance, dense, keep_theta)
     try:
-        flow.run(theta0.detach(), tau_end, max_step, until)
+        flow.run(theta0.detach(), tau_end, max_step, until, seconds)
+    except KeyboardInterrupt as stopped:
+        stopped.records = flow.dataset()
+        raise
     except NoMultipliersError as error:
         raise StoppedError(
             f"stopped after tau = {flow.tau:.6g}: {error}. The record so far is in .records", flow.dataset()
@@ -108,18 +115,26 @@ class _Flow:
             None if network.activation.smooth else tuple(slope.tolist())
         )  # on both sides of the kink
         self.pinned = None  # (n, width), at the end of the last step
-        self.rows, self.thetas, self.refused = [], [], 0
+        self.rows, self.thetas, self.refused, self.ended = [], [], 0, "tau_end"
 
     @property
     def tau(self) -> float:
         return self.past[-1][0] if self.past else 0.0
 
-    def run(self, theta: Tensor, tau_end: float, max_step: float, until: float | None) -> None:
+    def run(
+        self, theta: Tensor, tau_end: float, max_step: float, until: float | None, seconds: float
+    ) -> None:
+        began = time.process_time()
         if self.lam == 0:
             theta = self._to_zero_loss(theta)
         self._accept(0.0, theta, None, self.pinned)
         h = FIRST
-        while self.tau < tau_end * (1 - 1e-12) and len(self.rows) < MANY:
+        while self.tau < tau_end * (1 - 1e-12):
+            if len(self.rows) >= MANY:
+                raise NoMultipliersError(f"{MANY} steps did not suffice")
+            if time.process_time() - began > seconds:
+                self.ended = "seconds"
+                break
             h = min(h, max_step, tau_end - self.tau)
             theta, mu, pinned, error = self._step(h)
             ratio = error / self.tolerance
@@ -131,6 +146,7 @@ class _Flow:
                 continue
             self._accept(self.tau + h, theta, mu, pinned)
             if until is not None and self.rows[-1]["test_loss"] <= until * self.zero_loss:
+                self.ended = "until"
                 break
             h *= min(1.5, max(0.3, 0.9 * max(ratio, 1e-9) ** (-1 / 3)))
 
@@ -234,6 +250,7 @@ class _Flow:
             "activation": self.network.activation.name,
             "products": self.multipliers.products,
             "refused": self.refused,
+            "ended": self.ended,
         }
         coordinates = {"step": np.arange(len(self.rows)), "tau": tau}
         return xr.Dataset(columns, coords=coordinates, attrs={**settings, **records.provenance()})

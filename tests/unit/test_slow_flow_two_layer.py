@@ -152,6 +152,27 @@ def test_bad_arguments_are_named(change, message):
         slow_flow.follow(**{**good, **change})
 
 
+def test_a_limit_on_time_ends_it_and_ctrl_c_keeps_the_record(monkeypatch):
+    network, theta, task = small()
+    ended = lambda **how: slow_flow.follow(network, theta, task, 1.0, 0.1, **how).attrs["ended"]  # noqa: E731
+    assert ended() == "tau_end"
+    assert ended(seconds=1e-9) == "seconds"
+    assert ended(until=1e9) == "until"
+    solve, calls = Multipliers.solve, []
+
+    def interrupted(self, *arguments):
+        calls.append(1)
+        if len(calls) == 5:
+            raise KeyboardInterrupt
+        return solve(self, *arguments)
+
+    monkeypatch.setattr(Multipliers, "solve", interrupted)
+    with pytest.raises(KeyboardInterrupt) as stopped:
+        slow_flow.follow(network, theta, task, 1.0, 0.1)
+    assert 0 < stopped.value.records.tau[-1] < 1
+    assert stopped.value.records.sizes["step"] >= 2
+
+
 def test_singular_start_stops_with_its_record():
     network, theta, task = small()
     with pytest.raises(slow_flow.StoppedError, match=r"singular|lost full rank|Gauss"):
