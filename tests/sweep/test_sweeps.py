@@ -285,3 +285,29 @@ def test_a_worker_with_other_code_refuses():
     result = execution.execute({}, {}, "0" * 16, "another version")
     assert result["status"] == "failed"
     assert "another version" in result["error"]
+
+
+SRUN = """\
+#!/bin/bash
+# Stands in for Slurm's: as many tasks, all on this machine.
+command=()
+for word in "$@"; do
+  case $word in --ntasks=*) tasks=${word#*=} ;; --*) [ ${#command[@]} = 0 ] || command+=("$word") ;; *) command+=("$word") ;; esac
+done
+for _ in $(seq "$tasks"); do "${command[@]}" & done
+wait
+"""
+
+
+def test_the_file_for_slurm_runs_as_it_is(folder):
+    (folder / "srun").write_text(SRUN)
+    (folder / "srun").chmod(0o755)
+    environment = {
+        **os.environ, "PATH": f"{folder}:{os.environ['PATH']}", "PYTHON": sys.executable,
+        "PYTHONPATH": str(small.ROOT), "SLURM_NTASKS": "3",
+    }  # fmt: skip
+    job = [small.ROOT / "book/_static/sweep.slurm", "small.ipynb", "-p", "seed=0:3", "-o", "out"]
+    end = subprocess.run(["bash", *job], cwd=folder, env=environment, capture_output=True, timeout=WAIT)
+    assert end.returncode == 0, end.stderr
+    assert table(folder / "out").count(b"\n") == 4
+    assert not list(folder.glob(".scheduler-*"))
