@@ -9,6 +9,7 @@ from __future__ import annotations
 import base64
 import io
 import sys
+from importlib.metadata import version
 
 import matplotlib.pyplot as plt
 import numpy as np
@@ -82,14 +83,15 @@ def show_plotly(figure, alt: str, static: Figure) -> None:
     """Show a plotly ``figure`` with ``static``, its twin in matplotlib for GitHub, print and no-script readers.
 
     Numbers are kept to four significant digits: enough to draw, and the same on every machine. Long lists are packed
-    as plotly's typed arrays, so that a notebook does not spend a line on each number.
+    as plotly's typed arrays (which plotly knows since version 6), so that a notebook does not spend a line on each number.
     """
     if "google.colab" in sys.modules:  # Colab draws plotly only by its own renderer
         plt.close(static)
         figure.show(renderer="colab")
         return
     bundle, metadata = _bundle(static, alt)
-    bundle[PLOTLY_MIME] = _packed(_rounded(figure.to_plotly_json()))
+    plain = _rounded(figure.to_plotly_json())
+    bundle[PLOTLY_MIME] = _packed(plain) if _reads_typed_arrays() else plain
     publish(bundle, metadata)
 
 
@@ -116,6 +118,10 @@ def _rounded(value):
     if isinstance(value, float | np.floating):
         return float(f"{value:.4g}") if np.isfinite(value) else None
     return value.item() if isinstance(value, np.generic) else value
+
+
+def _reads_typed_arrays() -> bool:
+    return int(version("plotly").split(".")[0]) >= 6
 
 
 def _packed(value):

@@ -88,7 +88,9 @@ def test_outside_a_notebook_the_alt_text_is_printed(capsys):
 
 
 def unpacked(typed):
-    """Plotly's typed array as an array."""
+    """Plotly's typed array as an array; older versions of plotly get a list."""
+    if isinstance(typed, list):
+        return np.array(typed, dtype="f4")
     shape = [int(n) for n in typed["shape"].split(",")]
     return np.frombuffer(base64.b64decode(typed["bdata"]), dtype=typed["dtype"]).reshape(shape)
 
