@@ -103,7 +103,7 @@ test-newest: ## the units on the newest versions that there are
 	$(ONE_THREAD) .venv-newest/bin/pytest tests/unit -n 2 -q
 
 fresh = rm -rf $(1) && $(PYTHON) -m venv $(1) && $(1)/bin/pip install --quiet --upgrade pip
-UNIT_TOOLS := pytest pytest-xdist hypothesis pyyaml nbformat papermill
+UNIT_TOOLS := pytest pytest-xdist hypothesis pyyaml nbformat papermill ipykernel
 
 .PHONY: check-links
 check-links: $(READY) ## ask every address that the book links to

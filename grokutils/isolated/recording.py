@@ -46,7 +46,7 @@ def described(task: Task, s: Settings) -> dict:
     return {
         "task": task.name,
         "width": s.width,
-        "activation": s.sigma.name if s.sigma.name in NAMED else _sampled(s.sigma),
+        "activation": s.sigma.name if NAMED.get(s.sigma.name) == s.sigma else _sampled(s.sigma),
         "init_std": s.init_std,
         "method": s.method,
         "step": s.step,

@@ -9,7 +9,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from ..activations import Activation
+from ..activations import NAMED, Activation
 from .data import Rows
 
 LOSSES = ("mse", "cross_entropy")
@@ -37,7 +37,7 @@ class Loss:
     def gradient(self, E: Tensor, V: Tensor, into_E: Tensor, into_V: Tensor) -> None:
         """Write the gradients of each run's loss into ``into_E`` (R, d_in, width), ``into_V`` like V."""
         Z = self._hidden_inputs(E)  # (R, n, width)
-        relu = self.sigma.name == "relu"
+        relu = self.sigma == NAMED["relu"]  # a callable of the user's may have that name, too
         H = Z.relu_() if relu else self.sigma.value(Z)
         D = torch.bmm(V, H.mT)  # outputs, (R, d_out, n)
         if not self.squared:

@@ -72,10 +72,15 @@ def test_equals_a_plain_torch_loop_step_for_step(name, loss, reduction, batch_si
     np.testing.assert_allclose(ds.theta[0].values, expected, rtol=0, atol=1e-10)
 
 
+def relu(Z):
+    """A user's own function may have the name of one of ours."""
+    return torch.sin(Z)
+
+
 @pytest.mark.filterwarnings(
     "ignore:`torch.jit.script` is deprecated"
 )  # forward mode's first use, inside torch
-@pytest.mark.parametrize("act", ["relu", "leaky_relu", "softplus", "quadratic", "tanh", torch.sin])
+@pytest.mark.parametrize("act", ["relu", "leaky_relu", "softplus", "quadratic", "tanh", torch.sin, relu])
 @pytest.mark.parametrize("task", [TASK, ordered_pairs(), dense()], ids=["two-hot", "repeated", "dense"])
 def test_any_activation_and_input_equals_the_plain_loop(act, task):
     net = networks.two_layer(5, 8, 5, act)
