@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import platform
 import re
+import subprocess
 import time
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from datetime import UTC, datetime
@@ -67,7 +68,9 @@ def _execute(path: Path) -> tuple[nbformat.NotebookNode, float]:
     notebook = _read(path)
     os.environ.update(ONE_THREAD)
     began = time.monotonic()
-    NotebookClient(notebook, timeout=TIMEOUT, record_timing=False).execute(cwd=path.parent)
+    # Cells' own streams come as outputs; what is left is what the kernel says of itself.
+    quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
+    NotebookClient(notebook, timeout=TIMEOUT, record_timing=False).execute(cwd=path.parent, **quiet)
     return notebook, time.monotonic() - began
 
 

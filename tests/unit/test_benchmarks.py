@@ -31,3 +31,16 @@ def test_a_record_that_cannot_be_written_leaves_the_old_one(tmp_path):
     with pytest.raises(TypeError):
         record["write"]([{"value": object()}], path)
     assert path.read_text(encoding="utf-8") == before
+
+
+@pytest.mark.slow
+def test_growth_says_how_far_each_size_got_and_stops_in_time(monkeypatch):
+    monkeypatch.syspath_prepend(tables.ROOT)
+    from benchmarks import growth
+
+    first, second = growth.main(((5, 24), (7, 40)), limit=60)
+    assert "predicted" not in first["note"]
+    assert "predicted" in second["note"]
+    assert all(row["unit"] == "s" and row["value"] > 0 and "MB" in row["note"] for row in (first, second))
+    (stopped,) = growth.main(((7, 40),), limit=1e-9)
+    assert "ended by seconds at τ = 0.00" in stopped["note"]
