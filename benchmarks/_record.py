@@ -6,6 +6,7 @@ import datetime
 import json
 import os
 import platform
+import resource
 from importlib.metadata import version
 from pathlib import Path
 
@@ -34,6 +35,16 @@ def row(benchmark: str, what: str, value: float, unit: str, **more) -> dict:
     times = "" if found["ratio"] is None else f"  {found['ratio']:g} × {found['against']}"
     print(f"{found['size']:24} {what:34} {found['value']:10g} {unit}{times}  {found['note']}", flush=True)
     return found
+
+
+def peak_memory() -> float:
+    """MB that this process took at most. Linux's own high-water mark: ``ru_maxrss`` also counts the parent's."""
+    try:
+        lines = Path("/proc/self/status").read_text(encoding="utf-8").splitlines()
+        (kilobytes,) = [line.split()[1] for line in lines if line.startswith("VmHWM")]
+        return int(kilobytes) / 1024
+    except (OSError, ValueError):
+        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
 
 
 def write(rows: list[dict], path: Path = PATH) -> None:

@@ -8,12 +8,12 @@ growth that is predicted. How many products it takes to get there is measured on
 from __future__ import annotations
 
 import multiprocessing
-import resource
 import time
 from concurrent.futures import ProcessPoolExecutor
 
 import numpy as np
 import torch
+from threadpoolctl import threadpool_limits
 
 from benchmarks import _record
 from grokutils import networks, slow_flow, tasks
@@ -35,10 +35,11 @@ def measured(p: int, width: int, limit: float) -> dict:
     network = networks.two_layer(p, width, p, ACTIVATION)
     began = time.process_time()
     try:
-        run = slow_flow.follow(
-            network, network.init(0), task, TAU_END, LAM,
-            tolerance=TOLERANCE, until=HELD_OUT, seconds=limit, dense=False,
-        )  # fmt: skip
+        with threadpool_limits(1):
+            run = slow_flow.follow(
+                network, network.init(0), task, TAU_END, LAM,
+                tolerance=TOLERANCE, until=HELD_OUT, seconds=limit, dense=False,
+            )  # fmt: skip
         ended = run.attrs["ended"]
     except slow_flow.StoppedError as stopped:
         run, ended = stopped.records, "K near singular"
@@ -48,7 +49,7 @@ def measured(p: int, width: int, limit: float) -> dict:
         "work": 6.0 * task.n_train * p * width,
         "products": run.attrs["products"],
         "seconds": time.process_time() - began,
-        "memory": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024,
+        "memory": _record.peak_memory(),
         "steps": run.sizes["step"],
         "tau": float(run.tau[there[0] if there.size else -1]) if run.sizes["step"] else 0.0,
         "right": float(right.max()),

@@ -9,7 +9,6 @@ measured against.
 from __future__ import annotations
 
 import multiprocessing
-import resource
 import time
 from concurrent.futures import ProcessPoolExecutor
 
@@ -139,7 +138,7 @@ def measured(name: str, p: int, width: int) -> tuple[bool, float, int, float]:
     began = time.perf_counter()
     reached = ROUTES[name](problem)
     took = time.perf_counter() - began
-    return reached, took, problem.count, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+    return reached, took, problem.count, _record.peak_memory()
 
 
 def main(sizes=SIZES) -> list[dict]:
