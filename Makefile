@@ -34,7 +34,7 @@ as_root = if [ "$$(id -u)" = 0 ]; then $(1); elif command -v sudo >/dev/null && 
 .PHONY: book
 book: $(READY) ## execute every chapter, build the HTML, print where it is
 	$(ONE_THREAD) $(BIN)/python -m grokutils.book execute
-	$(BUILD)
+	@$(BIN)/python -m grokutils.book current _build/html || { $(BUILD) && $(BIN)/python -m grokutils.book built _build/html; }
 	@echo; echo "The book: file://$(CURDIR)/_build/html/index.html"
 
 .PHONY: site

@@ -1,4 +1,4 @@
-"""Commands for those who make the book: ``python -m grokutils.book {execute,refresh,standalone,zip,pdf,cover,stamp}``."""
+"""Commands for those who make the book: ``python -m grokutils.book --help`` lists them."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import argparse
 import sys
 from pathlib import Path
 
-from . import address, chapters, cover, execution, press, standalone
+from . import address, chapters, cover, execution, inputs, press, standalone
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -15,6 +15,11 @@ def main(arguments: list[str] | None = None) -> int:
     commands = parser.add_subparsers(dest="command", required=True)
     commands.add_parser("execute", help="execute the chapters that the build's cache lacks")
     commands.add_parser("refresh", help="execute again, in place, the chapters whose code changed")
+    for kind, text in (
+        ("current", "whether the built site is of the present files"),
+        ("built", "note that it is"),
+    ):
+        commands.add_parser(kind, help=text).add_argument("site", type=Path)
     alone = commands.add_parser("standalone", help="write each chapter as one file that needs no repository")
     alone.add_argument("folder", nargs="?", type=Path, default=address.ROOT / "_build" / "standalone")
     for kind, text in (("zip", "pack the built site"), ("pdf", "print the book that `singlehtml` built")):
@@ -30,6 +35,11 @@ def main(arguments: list[str] | None = None) -> int:
     given = parser.parse_args(arguments)
     if given.command == "stamp":
         return _stamp(stamp, given)
+    if given.command == "current":
+        return 0 if _current(given.site) else 1
+    if given.command == "built":
+        _noted(given.site).write_text(inputs.site(), encoding="utf-8")
+        return 0
     if given.command == "standalone":
         for path in standalone.write(chapters.notebooks(), given.folder):
             print(path)
@@ -47,6 +57,24 @@ def main(arguments: list[str] | None = None) -> int:
         return 0
     work = {"execute": execution.fill_cache, "refresh": execution.refresh}[given.command]
     return 1 if work(chapters.notebooks()) else 0
+
+
+def _noted(site: Path) -> Path:
+    """The file that says of which files ``site`` was built."""
+    return site.with_suffix(".inputs")
+
+
+def _current(site: Path) -> bool:
+    """Whether a finished build of ``site`` is of the present files; what a build that may fail starts from is forgotten."""
+    noted = _noted(site)
+    if (
+        noted.is_file()
+        and (site / "index.html").is_file()
+        and noted.read_text(encoding="utf-8") == inputs.site()
+    ):
+        return True
+    noted.unlink(missing_ok=True)
+    return False
 
 
 def _stamp(parser: argparse.ArgumentParser, given) -> int:

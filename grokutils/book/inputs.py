@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import hashlib
+import os
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -42,6 +43,23 @@ def notebook(cells: list[dict], root: Path = ROOT) -> str:
         if cell["cell_type"] == "code" and "setup" not in cell["metadata"].get("tags", []):
             digest.update("".join(cell["source"]).encode())
             digest.update(b"\0")
+    return digest.hexdigest()[:16]
+
+
+def site(root: Path = ROOT) -> str:
+    """Hash of all that the built pages depend on."""
+    digest = hashlib.sha256(os.environ.get("BOOK_ADDRESS", "").encode())
+    single = ("_config.yml", "_toc.yml", "benchmarks/record.json", "pyproject.toml", "requirements.txt")
+    files = [root / name for name in single]
+    files += [
+        path
+        for folder in ("book", "grokutils")
+        for path in sorted((root / folder).rglob("*"))
+        if path.is_file() and not {"__pycache__", ".ipynb_checkpoints"} & set(path.parts)
+    ]
+    for path in files:
+        digest.update(f"{path.relative_to(root).as_posix()}\0".encode())
+        digest.update(hashlib.sha256(path.read_bytes()).digest())
     return digest.hexdigest()[:16]
 
 

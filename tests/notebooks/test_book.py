@@ -7,6 +7,8 @@ from collections import Counter
 
 import chapters
 
+from grokutils.book import __main__, inputs
+
 
 def test_names_of_claims_are_unique_in_the_book():
     names = Counter(
@@ -31,3 +33,31 @@ def test_bibliography_and_citations_agree():
     }
     assert [key for key, count in Counter(entries).items() if count > 1] == []
     assert cited == set(entries)
+
+
+def test_a_built_site_is_current_until_anything_that_it_shows_changes(tmp_path, monkeypatch):
+    root, site = tmp_path / "repository", tmp_path / "_build/html"
+    names = ("_config.yml", "_toc.yml", "benchmarks/record.json", "pyproject.toml", "requirements.txt")
+    shown = [
+        root / name for name in (*names, "book/intro.md", "book/_static/book.css", "grokutils/book/tables.py")
+    ]
+    for path in (*shown, site / "index.html"):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text("a")
+    original = inputs.site
+    monkeypatch.setattr(inputs, "site", lambda: original(root))
+    current = lambda: __main__.main(["current", str(site)]) == 0  # noqa: E731
+    assert not current()
+    for path in shown:
+        __main__.main(["built", str(site)])
+        assert current()
+        path.write_text("b")
+        assert not current(), path
+        path.write_text("a")
+        assert not current(), "a build that failed may have left anything"
+    __main__.main(["built", str(site)])
+    (root / "grokutils/__pycache__").mkdir()
+    (root / "grokutils/__pycache__/a.pyc").write_text("a")
+    assert current()
+    monkeypatch.setenv("BOOK_ADDRESS", "someone/else")
+    assert not current()
