@@ -1,6 +1,6 @@
 """The slow flow at a finite λ, K not formed, from PyTorch's initialization through memorization to 99 % of the held-out pairs.
 
-From the study's size to three times its modulus, on one thread, each size in a process of its own that gives up after LIMIT
+From below the study's size to three times its modulus, on one thread, each size in a process of its own that gives up after LIMIT
 seconds of processor time. A product with K takes two passes through the network, of 6·n·p·width multiplications: that is the
 growth that is predicted. How many products it takes to get there is measured only.
 """

@@ -65,7 +65,7 @@ def _noted(site: Path) -> Path:
 
 
 def _current(site: Path) -> bool:
-    """Whether a finished build of ``site`` is of the present files; what a build that may fail starts from is forgotten."""
+    """Whether ``site`` was built of the present files. If not, the note goes: the build to come may fail half-way."""
     noted = _noted(site)
     if (
         noted.is_file()

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import json
 import shlex
-import subprocess
-import sys
 import time
 from collections import namedtuple
 
@@ -179,12 +177,3 @@ def test_list_and_describe_say_what_the_chapters_declare():
         declared = chapter.find(name).parameters
         assert [p["name"] for p in json.loads(lines)["parameters"]] == list(declared)
         assert all(f"  {p} = " in CliRunner().invoke(cli.app, ["describe", name]).stdout for p in declared)
-
-
-def test_an_answer_that_is_only_read_in_part_ends_without_a_word():
-    said = subprocess.run(
-        f"set -o pipefail; {sys.executable} -m grokutils list | head -1",
-        shell=True, executable="/bin/bash", capture_output=True, text=True, cwd=chapters.ROOT, check=True,
-    )  # fmt: skip
-    assert said.stdout.count("\n") == 1
-    assert said.stderr == ""

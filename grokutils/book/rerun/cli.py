@@ -6,7 +6,6 @@ import ast
 import functools
 import json
 import os
-import sys
 from collections import Counter
 from pathlib import Path
 from typing import Annotated
@@ -68,9 +67,6 @@ def in_a_sentence(command):
             return command(*args, **options)
         except Refused as error:
             text, code = str(error), BAD
-        except BrokenPipeError:  # who read the answer has read enough
-            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-            raise typer.Exit(0) from None
         except (DiskFull, OSError) as error:
             text, code = str(error), work.STOPPED
         typer.echo(f"grokutils: {text if len(text) < LONGEST else text[:LONGEST] + ' …'}", err=True)
