@@ -43,8 +43,8 @@ site: $(READY) ## build the HTML from the outputs that the repository holds, exe
 	@echo "file://$(CURDIR)/$(SITE)/index.html"
 
 .PHONY: standalone
-standalone: $(READY) ## write each chapter as one notebook that needs no repository
-	$(BIN)/python -m grokutils.book standalone
+standalone: site ## each chapter as one notebook that needs no repository, its text resolved to plain Markdown
+	@ls $(SITE)/standalone/*.ipynb
 
 .PHONY: zip
 zip: site ## the whole built book as one zip file, to read anywhere

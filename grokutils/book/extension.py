@@ -13,18 +13,17 @@ from sphinx.search import languages
 from . import (
     address,
     cells,
-    chapters,
     cite,
     fonts,
     head,
     inputs,
     landing,
+    offers,
     pictures,
     reference,
     rendering,
     scorecard,
     search,
-    standalone,
     tables,
 )
 
@@ -48,7 +47,6 @@ MATHJAX = (  # what a page with an equation asks for, and the extensions that Te
     "output/chtml/fonts",
     "a11y/assistive-mml.js",
 )
-STANDALONE = "standalone"  # where the built site has its stand-alone notebooks
 
 
 def setup(app) -> dict:
@@ -65,6 +63,7 @@ def setup(app) -> dict:
     languages["en"] = search.English
     app.connect("config-inited", _configure, priority=900)
     app.connect("config-inited", head.configure, priority=901)
+    app.connect("config-inited", offers.configure, priority=902)
     app.connect("builder-inited", _copy_assets)
     app.connect("env-purge-doc", lambda app, env, name: rendering.claims_of(env).pop(name, None))
     app.connect("doctree-read", cells.prepare, priority=400)  # before Sphinx collects the titles
@@ -72,8 +71,9 @@ def setup(app) -> dict:
     app.connect("doctree-read", tables.state_duration)
     app.connect("env-updated", tables.outdated)
     app.connect("doctree-resolved", tables.filler({**MADE, "finding": landing.finding}))
+    app.connect("doctree-resolved", offers.write, priority=900)
     app.connect("html-page-context", _scripts, priority=900)
-    app.connect("html-page-context", _offer_standalone, priority=900)
+    app.connect("html-page-context", offers.buttons, priority=900)
     app.connect("html-page-context", head.describe, priority=901)
     app.connect("html-page-context", head.slim, priority=901)
     return {"version": "1", "env_version": 1, "parallel_read_safe": False, "parallel_write_safe": True}
@@ -123,7 +123,6 @@ def _copy_assets(app) -> None:
     fonts.write(static / "fonts")
     pictures.write(app)
     cite.copy(app)
-    standalone.write(chapters.notebooks(), Path(app.outdir) / STANDALONE)
     script = Path(plotly.__file__).parent / "package_data" / "plotly.min.js"
     if not (static / script.name).exists():
         shutil.copy2(script, static)
@@ -135,19 +134,3 @@ def _scripts(app, pagename, templatename, context, doctree) -> None:
         app.add_js_file("plotly.min.js", priority=300)  # the list below is the builder's own, for this page
     if "body" in context:  # docutils' roles for a bibliography are no list to a screen reader
         context["body"] = context["body"].replace('role="doc-biblioentry"', 'role="listitem"')
-
-
-def _offer_standalone(app, pagename, templatename, context, doctree) -> None:
-    """A button for the stand-alone notebook, beside Colab's, on every chapter's page."""
-    if f"{pagename}.ipynb" in (path.relative_to(inputs.ROOT).as_posix() for path in chapters.notebooks()):
-        link = f"{STANDALONE}/{pagename.rpartition('/')[2]}.ipynb"
-        context["header_buttons"].append(
-            {
-                "type": "link",
-                "url": context["pathto"](link, resource=True),
-                "text": "",
-                "tooltip": "Download as one file that runs alone: upload it to Colab, or open it in an empty folder",
-                "icon": "fas fa-box-archive",
-                "label": "standalone-button",
-            }
-        )

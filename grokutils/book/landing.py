@@ -6,6 +6,7 @@ import html
 import re
 from collections import Counter
 from pathlib import Path
+from typing import ClassVar
 
 from docutils import nodes
 from docutils.parsers.rst import directives
@@ -25,7 +26,11 @@ class Finding(tables.Made):
 
     required_arguments = 1
     has_content = True
-    option_spec = {"number": directives.unchanged_required, "join": directives.unchanged}  # noqa: RUF012
+    option_spec: ClassVar = {
+        "number": directives.unchanged_required,
+        "join": directives.unchanged,
+        "unit": directives.unchanged,
+    }
 
     def run(self) -> list[nodes.Node]:
         made = tables.placeholder(
@@ -33,6 +38,7 @@ class Finding(tables.Made):
             claim=self.arguments[0],
             pattern=self.options["number"],
             join=self.options.get("join", " "),
+            unit=self.options.get("unit", ""),
         )
         self.set_source_info(made)
         text = nodes.container(classes=["finding-text"])
@@ -57,7 +63,7 @@ def finding(app, docname: str, node) -> str:
             location=node,
         )
         return ""
-    number = node["join"].join(match.groups() or [match[0]])
+    number = f"{node['join'].join(match.groups() or [match[0]]).strip()} {node['unit']}"
     link = f"{app.builder.get_relative_uri(docname, page)}#claim-{record['name']}"
     return f'<a class="finding-number" href="{link}">{html.escape(number.strip())}</a>'
 
