@@ -16,21 +16,10 @@ from scipy.sparse.linalg import LinearOperator, eigsh
 from torch import Tensor
 
 from . import _checks
+from .errors import KinkError, ProjectionError, SingularJacobianError
 
 Network = Callable[[Tensor, Tensor], Tensor]
 RANK_TOLERANCE = 1e-10  # singular values below this share of the largest count as zero
-
-
-class SingularJacobianError(ArithmeticError):
-    """J has lost full rank: θ is a singular point, and what was asked for is not defined there."""
-
-
-class KinkError(ArithmeticError):
-    """F has no derivative at θ: a pre-activation sits where the activation bends."""
-
-
-class ProjectionError(ArithmeticError):
-    """The iteration found no nearest point of Z."""
 
 
 def outputs(f: Network, theta: Tensor, X: Tensor) -> Tensor:

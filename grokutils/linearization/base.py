@@ -1,0 +1,86 @@
+"""What every kind of linearization offers."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from ..losses import Curvature
+
+
+class Linearization:
+    """F and J = ∇F at a point θ.
+
+    Attributes
+    ----------
+    theta : Tensor, (d,)
+    outputs : Tensor, (n, m)
+        F(θ).
+    """
+
+    theta: Tensor
+    outputs: Tensor
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """Shape of J, (nm, d)."""
+        return self.outputs.numel(), len(self.theta)
+
+    def jvp(self, v: Tensor) -> Tensor:
+        """Jv, (n, m), for ``v`` (d,)."""
+        raise NotImplementedError
+
+    def vjp(self, u: Tensor) -> Tensor:
+        """Jᵀu, (d,), for ``u`` (n, m)."""
+        raise NotImplementedError
+
+    def free(self, v: Tensor) -> Tensor:
+        """D⁻¹v, (d,): ``v`` less what kinks hold fast. D = I but for two-layer networks with pinned pre-activations."""
+        return v
+
+    def product(self, u: Tensor) -> Tensor:
+        """Ku, (n, m), for ``u`` (n, m), with K = JD⁻¹Jᵀ."""
+        return self.jvp(self.free(self.vjp(u)))
+
+    def jacobian(self) -> Tensor:
+        """J itself, (nm, d)."""
+        units = torch.eye(self.outputs.numel(), dtype=self.theta.dtype)
+        return torch.stack([self.vjp(unit.view_as(self.outputs)) for unit in units])
+
+    def gram(self) -> Tensor:
+        """K = JD⁻¹Jᵀ, (nm, nm)."""
+        units = torch.eye(self.outputs.numel(), dtype=self.theta.dtype)
+        return torch.stack([self.product(unit.view_as(self.outputs)).flatten() for unit in units])
+
+    def sample_gram(self) -> Tensor | None:
+        """G (n, n) with G ⊗ I near K, positive definite and cheap, to precondition with; None where there is none."""
+        return None
+
+    def singular_values(self) -> Tensor:
+        """Singular values of J, largest first, (min(nm, d),); from K, so that those below 1e-8 of the largest are rounding."""
+        values = torch.linalg.eigvalsh(self.gram()).flip(0).clamp(min=0).sqrt()
+        return values[: min(self.shape)]
+
+    def solve(
+        self,
+        u: Tensor,
+        c: float = 1.0,
+        lam: float = 0.0,
+        curvature: Curvature | None = None,
+        tolerance: float = 1e-12,
+    ) -> Tensor:
+        """μ (n, m) with (cK + λH⁻¹)μ = ``u`` (n, m); see :meth:`.Solver.solve`."""
+        from .solver import Solver
+
+        return Solver(tolerance).solve(self, u, c, lam, curvature)
+
+
+def syrk(A: Tensor) -> Tensor:
+    """AAᵀ for (..., k, l), outside automatic differentiation.
+
+    On the CPU NumPy sees that both factors are one matrix and calls BLAS syrk: half the work of a general product.
+    """
+    if A.device.type != "cpu":
+        return A @ A.mT
+    array = A.detach().numpy()
+    return torch.from_numpy(array @ array.swapaxes(-1, -2))
