@@ -116,10 +116,13 @@ class Lines:
             ax.plot(*c.at(k), color=color, ls=look.LINES[c.line], label=c.name or "_")
         ax.set(xlabel=self.xlabel, ylabel=self.ylabel, xscale=self.xscale, yscale=self.yscale)
         ax.set(xlim=self.xlim, ylim=self.ylim)
-        if len({float(np.nanmax(c.at(k)[0])) for c in self.curves}) == 1:
+        ends_together = len({float(np.nanmax(c.at(k)[0])) for c in self.curves}) == 1
+        if (
+            ends_together and ax.get_subplotspec().get_gridspec().ncols == 1
+        ):  # names at the ends need room beside
             label_lines(ax)
         elif any(c.name for c in self.curves):
-            ax.legend()
+            ax.legend(loc="best")
 
 
 @dataclass
@@ -180,7 +183,7 @@ class Table:
         drawn = ax.imshow(values, cmap=cmap, vmin=limits[0], vmax=limits[1], aspect=shape)
         ax.grid(False)
         ax.set(xlabel=self.xlabel, ylabel=self.ylabel, xticks=[], yticks=[])
-        if not self.kinds:
+        if not self.kinds and ax.get_subplotspec().is_last_col():  # moments side by side share one colour bar
             ax.figure.colorbar(drawn, ax=ax, label=self.label, shrink=0.9)
 
 
@@ -381,17 +384,13 @@ def play(
 
 def _twin(name: str, values: list[str], panels, moments: list[int]):
     """What stands still in one row, then a row of moments for each panel that moves."""
-    resting = [(panel, moments[-1], panel.title) for panel in panels if not panel.moves]
-    rows = [resting] if resting else []
-    for panel in panels:
-        if panel.moves:
-            rows.append(
-                [(panel, k, ", ".join(filter(None, [panel.title, f"{name} {values[k]}"]))) for k in moments]
-            )
+    resting = [panel for panel in panels if not panel.moves]
+    rows = [[(panel, moments[-1]) for panel in resting]] if resting else []
+    rows += [[(panel, k) for k in moments] for panel in panels if panel.moves]
     columns = int(np.lcm.reduce([len(row) for row in rows]))
     look.begin()
     heights = [
-        look.WIDTH / len(row) * (0.95 if row[0][0].projection or isinstance(row[0][0], Table) else 0.6)
+        look.WIDTH / len(row) * (0.95 if row[0][0].projection or isinstance(row[0][0], Table) else 0.75)
         for row in rows
     ]
     heights = [min(h, 4.5) for h in heights]
@@ -399,10 +398,15 @@ def _twin(name: str, values: list[str], panels, moments: list[int]):
     grid = figure.add_gridspec(len(rows), columns, height_ratios=heights)
     for r, row in enumerate(rows):
         span = columns // len(row)
-        for c, (panel, k, title) in enumerate(row):
+        for c, (panel, k) in enumerate(row):
             ax = figure.add_subplot(grid[r, c * span : (c + 1) * span], projection=panel.projection)
             panel.draw(ax, k)
-            ax.set_title(title)
+            moment = f"{name} {values[k]}" if panel.moves else ""
+            ax.set_title(
+                panel.title if not moment else moment if c or not panel.title else f"{panel.title}; {moment}"
+            )
+            if c and panel.moves:
+                ax.set_ylabel("")
     kinds = {
         n: c for panel in panels if isinstance(panel, Table) and panel.kinds for n, c in panel.kinds.items()
     }
