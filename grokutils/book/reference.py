@@ -23,14 +23,21 @@ MARKUP = re.compile(r"(``.+?``|:\w+:`.+?`)")
 ORDER = (
     "tasks",
     "activations",
+    "models",
     "networks",
-    "training",
+    "losses",
+    "linearization",
     "zero_loss",
+    "flow",
     "slow_flow",
+    "training",
     "isolated",
+    "records",
+    "fourier",
+    "alignment",
+    "delay",
     "symbolic",
     "toys",
-    "records",
 )
 
 
