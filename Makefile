@@ -46,6 +46,10 @@ site: $(READY) ## build the HTML from the outputs that the repository holds, exe
 standalone: site ## each chapter as one notebook that needs no repository, its text resolved to plain Markdown
 	@ls $(SITE)/standalone/*.ipynb
 
+.PHONY: shots
+shots: $(READY) chromium site ## pictures of every page, three widths, light and dark, to be looked at
+	$(BIN)/python tests/site/shots.py
+
 .PHONY: zip
 zip: site ## the whole built book as one zip file, to read anywhere
 	$(BIN)/python -m grokutils.book zip $(SITE) _build/the-geometry-of-grokking.zip

@@ -5,7 +5,7 @@ document.addEventListener("DOMContentLoaded", () => {
   const excerpt = (text) => {
     const low = text.toLowerCase();
     // words are cut as the search cuts them, so a longer or shorter form is found by its beginning
-    const at = words.map((w) => low.indexOf(w.slice(0, Math.max(4, w.length - 3)))).filter((i) => i >= 0).sort((a, b) => a - b)[0];
+    const at = words.map((w) => low.indexOf(w.slice(0, Math.max(4, Math.ceil(0.6 * w.length))))).filter((i) => i >= 0).sort((a, b) => a - b)[0];
     if (at === undefined) return text.slice(0, 2 * AROUND);
     const [from, to] = [Math.max(0, at - AROUND), at + AROUND];
     return (from ? "… " : "") + text.slice(from, to).replace(/^\S* | \S*$/g, "") + " …";

@@ -6,6 +6,7 @@ import json
 from pathlib import Path
 
 from docutils import nodes
+from sphinx import addnodes
 from sphinx.search import languages
 from sphinx.search.en import SearchEnglish
 
@@ -48,6 +49,14 @@ def write_texts(app, exception) -> None:
 
 
 def text(doctree) -> str:
-    """What a document says in paragraphs and titles."""
-    said = (n.astext() for n in doctree.findall() if isinstance(n, nodes.paragraph | nodes.title))
-    return " ".join(" ".join(said).split())
+    """What a document says in paragraphs and titles, without its equations and the keys of its citations."""
+
+    def said(node) -> str:
+        if isinstance(node, nodes.Text):
+            return node.astext()
+        if isinstance(node, nodes.math | addnodes.pending_xref):
+            return "" if isinstance(node, nodes.math) or not node.get("refexplicit") else node.astext()
+        return "".join(map(said, node.children))
+
+    found = (said(n) for n in doctree.findall() if isinstance(n, nodes.paragraph | nodes.title))
+    return " ".join(" ".join(found).split())
