@@ -8,13 +8,13 @@ from importlib.metadata import distribution
 from pathlib import Path
 
 import plotly
-from sphinx.search import languages
 
 from ..figures import page
 from . import (
     address,
     cells,
     cite,
+    citing,
     fonts,
     head,
     inputs,
@@ -61,10 +61,11 @@ def setup(app) -> dict:
     app.add_directive("benchmarks", tables.Benchmarks)
     app.add_directive("modules", reference.Modules)
     app.connect("autodoc-process-docstring", reference.process_docstring)
-    languages["en"] = search.English
+    citing.register()
     app.connect("config-inited", _configure, priority=900)
     app.connect("config-inited", head.configure, priority=901)
     app.connect("config-inited", offers.configure, priority=902)
+    app.connect("config-inited", search.configure, priority=903)
     app.connect("builder-inited", _copy_assets)
     app.connect("env-purge-doc", lambda app, env, name: rendering.claims_of(env).pop(name, None))
     app.connect("doctree-read", cells.prepare, priority=400)  # before Sphinx collects the titles
@@ -74,6 +75,9 @@ def setup(app) -> dict:
     app.connect("doctree-resolved", offers.write, priority=900)
     app.connect("html-page-context", _scripts, priority=900)
     app.connect("html-page-context", offers.buttons, priority=900)
+    app.connect("html-page-context", search.scripts, priority=900)
+    app.connect("build-finished", search.write_texts)
+    app.connect("build-finished", head.thin)
     app.connect("html-page-context", head.describe, priority=901)
     app.connect("html-page-context", head.slim, priority=901)
     return {"version": "1", "env_version": 1, "parallel_read_safe": False, "parallel_write_safe": True}

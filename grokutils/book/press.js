@@ -4,7 +4,8 @@
   const book = document.querySelector(".navbar-brand, .sidebar-header-items .title, title").textContent.trim().split(" — ").pop();
   const quoted = (text) => JSON.stringify(text.replace(/[#¶]$/, "").trim());
   const make = (tag, name, text = "") => Object.assign(document.createElement(tag), { className: name, textContent: text });
-  const chapters = [...article.querySelectorAll("h1")];
+  const headings = ".toctree-wrapper > section > :is(h1, h2):first-of-type"; // Sphinx puts them one level down
+  const chapters = [...article.querySelectorAll(`h1, ${headings}`)];
   const number = `@bottom-center { content: counter(page); font: 9pt sans-serif; color: #555; }`;
   const rules = [
     `@page { size: A4; margin: 20mm 18mm; ${number} }`,
@@ -12,6 +13,7 @@
     `.press-title { page: front; break-after: page; padding-top: 35vh; text-align: center; }`,
     `.press-title h1 { font-size: 30pt; margin: 0; } .press-title p { color: #555; font-size: 12pt; }`,
     `.press-contents { page: front; break-after: page; } .press-contents p { font-size: 11pt; margin: 0.4em 0; }`,
+    `.bd-article ${headings} { font-size: 2.15rem; margin-top: 0; }`,
     `body { background: #fff; display: block; margin: 0; } article { max-width: none !important; padding: 0 !important; }`,
   ];
   chapters.forEach((heading, at) => {
