@@ -6,6 +6,7 @@ import re
 import shutil
 from pathlib import Path
 
+import chapters
 import nbformat
 import numpy as np
 import plotly
@@ -25,6 +26,7 @@ html_theme = "sphinx_book_theme"
 html_css_files = ["figures.css"]
 html_js_files = [["figures.js", {"defer": "defer"}]]
 html_static_path = ["static"]
+html_context = {"default_mode": "auto"}
 numfig = True
 suppress_warnings = ["mystnb.unknown_mime_type"]
 """
@@ -75,9 +77,9 @@ def _guess():
     figures.guess({"lr 0.1": case, "lr 0.2": case}, alt=ALT, level=0.5, ylabel="right")
 
 
-def _twin():
+def _twin(y):
     figure, ax = figures.axes(ratio=0.5)
-    ax.plot([0, 1])
+    ax.plot([0, y])
     return figure
 
 
@@ -89,12 +91,12 @@ def _plotly_2d():
         "template": "plotly_white",
         "sliders": [{"steps": steps, "currentvalue": {"prefix": "size: "}}],
     }
-    figures.show_plotly(go.Figure(line, layout), ALT, _twin())
+    figures.show_plotly(go.Figure(line, layout), ALT, _twin(1))
 
 
 def _plotly_3d():
     line = go.Scatter3d(x=[0, 1, 2], y=[0, 1, 0], z=[0, 1, 2], mode="lines")
-    figures.show_plotly(go.Figure(line, {"height": 400, "template": "plotly_white"}), ALT, _twin())
+    figures.show_plotly(go.Figure(line, {"height": 400, "template": "plotly_white"}), ALT, _twin(2))
 
 
 FIGURES = {
@@ -138,6 +140,7 @@ def site(tmp_path_factory) -> Path:
         (static / name).write_text(parts.asset(name))
     shutil.copy(Path(plotly.__file__).parent / "package_data" / "plotly.min.js", static)
     Sphinx(source, source, built, built / ".doctrees", "html", status=None, warningiserror=True).build()
+    shutil.copy(chapters.ROOT / "book/_static/favicon.ico", built)  # browsers ask for it
     return built
 
 
@@ -186,38 +189,31 @@ def test_figures_keep_captions_numbers_and_alt_text(page):
     assert len(ids) == len(set(ids))
 
 
-@pytest.mark.parametrize("name", FIGURES)
-def test_the_wheel_over_a_figure_moves_the_page(page, name):
-    figure = reach(page, name)
-    box = figure.bounding_box()
-    for share in (0.3, 0.5, 0.7):
-        before = page.evaluate("scrollY")
-        page.mouse.move(box["x"] + box["width"] / 2, max(60, min(850, box["y"] + share * box["height"])))
-        page.mouse.wheel(0, 60)
-        page.wait_for_timeout(250)
-        assert page.evaluate("scrollY") - before == 60
-        page.mouse.wheel(0, -60)
-        page.wait_for_timeout(250)
+def test_the_wheel_over_a_figure_moves_the_page(page):
+    for name in FIGURES:
+        box = reach(page, name).bounding_box()
+        for share in (0.35, 0.6):
+            before = page.evaluate("scrollY")
+            page.mouse.move(box["x"] + box["width"] / 2, max(60, min(850, box["y"] + share * box["height"])))
+            page.mouse.wheel(0, 60)
+            page.wait_for_function("before => scrollY === before + 60", arg=before, timeout=3000)
+            page.mouse.wheel(0, -60)
+            page.wait_for_function("before => scrollY === before", arg=before, timeout=3000)
 
 
-@pytest.mark.parametrize("name", FIGURES)
-def test_a_swipe_over_a_figure_moves_the_page_of_a_phone(browser, addresses, name):
-    with browser.new_context(
-        viewport={"width": 390, "height": 800}, has_touch=True, is_mobile=True
-    ) as context:
+def test_a_swipe_over_a_figure_moves_the_page_of_a_phone(browser, addresses):
+    phone = {"viewport": {"width": 390, "height": 800}, "has_touch": True, "is_mobile": True}
+    with browser.new_context(**phone) as context:
         page = context.new_page()
         page.goto(f"{addresses['http']}/index.html")
-        figure = reach(page, name)
-        box = figure.bounding_box()
         session = context.new_cdp_session(page)
-        for x in (0.35, 0.65):
-            before = page.evaluate("scrollY")
-            session.send(
-                "Input.synthesizeScrollGesture",
-                {"x": x * 390, "y": max(200, min(700, box["y"] + box["height"] / 2)), "yDistance": -120, "speed": 1500},
-            )  # fmt: skip
+        for name in FIGURES:
+            box = reach(page, name).bounding_box()
+            before, y = page.evaluate("scrollY"), max(200, min(700, box["y"] + box["height"] / 2))
+            swipe = {"x": 0.6 * 390, "y": y, "yDistance": -120, "speed": 1500}
+            session.send("Input.synthesizeScrollGesture", swipe)
             page.wait_for_timeout(100)
-            assert page.evaluate("scrollY") - before > 60
+            assert page.evaluate("scrollY") - before > 60, name
         assert page.evaluate("document.documentElement.scrollWidth") <= 390
 
 
@@ -243,26 +239,26 @@ def test_what_is_far_is_freed_and_comes_back_as_it_was(page):
     reach(page, "plotly-3d")
 
 
-@pytest.mark.parametrize("name", MOVING)
-def test_controls_are_native_named_and_move_the_figure_by_keyboard(page, name):
-    figure = reach(page, name)
-    controls = figure.locator(".figure-stage").locator("button, input, select")
-    assert controls.count() >= 1
-    assert page.locator(".modebar, .updatemenu-container, .slider-container").count() == 0
-    names = controls.evaluate_all(
-        "nodes => nodes.map(n => n.ariaLabel || n.labels?.[0]?.querySelector('span').textContent || n.textContent)"
-    )
-    assert all(names)
-    assert len(set(names)) == len(names)
-    slider = figure.get_by_role("slider").first
-    before, said = stage(figure), slider.get_attribute("aria-valuetext")
-    slider.focus()
-    assert slider.evaluate("node => node === document.activeElement")
-    page.keyboard.press("Home")
-    page.keyboard.press("ArrowRight")
-    page.wait_for_timeout(300)
-    assert stage(figure) != before
-    assert slider.get_attribute("aria-valuetext") != said
+def test_controls_are_native_named_and_move_the_figure_by_keyboard(page):
+    for name in MOVING:
+        figure = reach(page, name)
+        controls = figure.locator(".figure-stage").locator("button, input, select")
+        assert controls.count() >= 1
+        assert page.locator(".modebar, .updatemenu-container, .slider-container").count() == 0
+        names = controls.evaluate_all(
+            "nodes => nodes.map(n => n.ariaLabel || n.labels?.[0]?.querySelector('span').textContent || n.textContent)"
+        )
+        assert all(names)
+        assert len(set(names)) == len(names)
+        slider = figure.get_by_role("slider").first
+        before, said = stage(figure), slider.get_attribute("aria-valuetext")
+        slider.focus()
+        assert slider.evaluate("node => node === document.activeElement")
+        page.keyboard.press("Home")
+        page.keyboard.press("ArrowRight")
+        page.wait_for_timeout(300)
+        assert stage(figure) != before
+        assert slider.get_attribute("aria-valuetext") != said
 
 
 def test_play_runs_to_the_end_and_stop_holds(page):
@@ -277,12 +273,14 @@ def test_play_runs_to_the_end_and_stop_holds(page):
     page.wait_for_timeout(3000)
     assert slider.input_value() == "1"
     page.keyboard.press("Enter")
-    page.wait_for_function("document.querySelector('#play input').value === '3'", timeout=12_000)
-    assert "play" in button.inner_text()
+    page.wait_for_function(
+        "document.querySelector('#play button').textContent.includes('play')", timeout=15_000
+    )
+    assert slider.input_value() == "3"
 
 
 @pytest.mark.parametrize("scheme", ["http", "file"])
-@pytest.mark.parametrize("name", ["play", "space", "drag", "guess", "plotly-2d"])
+@pytest.mark.parametrize("name", ["play", "space", "drag"])
 def test_a_link_shows_what_was_seen(page, browser, addresses, scheme, name):
     page.goto(f"{addresses[scheme]}/index.html")
     figure = reach(page, name)
@@ -303,14 +301,14 @@ def test_a_link_shows_what_was_seen(page, browser, addresses, scheme, name):
     other.close()
 
 
-def test_an_address_that_says_nonsense_does_no_harm(page, addresses):
-    for values in ("99", "-1", "1e9", "0,0,0,0,0,0", "...", ","):
-        page.goto(f"{addresses['file']}/index.html")
-        for name in ("play", "drag", "guess", "space"):
-            page.goto(f"{addresses['file']}/index.html#{name}={values}")
-            page.wait_for_timeout(100)
-    page.goto(f"{addresses['file']}/index.html#%E0%A4%A")
-    page.wait_for_timeout(100)
+def test_an_address_that_says_nonsense_does_no_harm(page):
+    reach(page, "play")
+    before = stage(page.locator("#play"))
+    for values in ("99", "-1", "1e9", "...", ","):
+        for name in ("play", "drag", "guess", "space", "%E0%A4%A"):
+            page.evaluate("hash => { location.hash = hash }", f"{name}={values}")
+            page.wait_for_timeout(60)
+    assert stage(page.locator("#play")) == before
 
 
 def test_the_start_can_be_dragged_and_its_path_is_the_books(page):
@@ -426,7 +424,7 @@ def test_nothing_a_checker_of_accessibility_would_name(page):
     for mode in ("light", "dark"):
         page.evaluate("mode => { document.documentElement.dataset.theme = mode }", mode)
         page.wait_for_timeout(300)
-        found = Axe().run(page, context="article").response["violations"]
+        found = Axe().run(page, context="article", options={"preload": False}).response["violations"]
         found = [
             (rule["id"], node["html"][:120])
             for rule in found
