@@ -422,8 +422,8 @@
     const box = html("div", { class: "figure-panel" }, stage), said = html("p", { class: "figure-said", "aria-live": "polite" }, stage);
     let parts = null, changed = () => {}, running = 0;
     const label = html("label", {}, controls);
-    html("span", {}, label, "run");
-    const choice = html("select", { "aria-label": "run" }, label);
+    html("span", {}, label, "which run");
+    const choice = html("select", { "aria-label": "which run" }, label);
     spec.cases.forEach((one, i) => html("option", { value: i }, choice, one.name));
     const slider = range(controls, { name: "your guess", min: 0, max: STEPS, value: STEPS / 2, say: (g) => `${written(+stepAt(g).toPrecision(3))} steps` }, (g) => { state.guess = g; if (state.shown === 2) reset(); update(1); changed(); });
     state.guess = STEPS / 2;
@@ -508,6 +508,7 @@
 
   KINDS.plotly = (spec, stage) => {
     const controls = html("div", { class: "figure-controls" }, stage), place = html("div", {}, stage);
+    if (spec.data.some((trace) => /3d|surface|mesh/.test(trace.type ?? ""))) place.style.pointerEvents = "none"; // its canvas would keep wheel and finger
     const plain = ["sliders", "updatemenus", "width"], layoutOf = () => Object.fromEntries(Object.entries(spec.layout ?? {}).filter(([name]) => !plain.includes(name)));
     const state = { k: 0, turn: null };
     let changed = () => {}, gone = false;
@@ -580,7 +581,7 @@
 
   async function draw(box) {
     const figure = figures.get(box);
-    if (figure.shown) return;
+    if (figure.shown || matchMedia("print").matches) return;
     const stage = box.querySelector(".figure-stage");
     box.style.minHeight = `${Math.round(box.getBoundingClientRect().height)}px`; // what follows stays where it is
     box.classList.add("figure-drawn");
@@ -619,13 +620,13 @@
   }
 
   function recall() {
-    const [, name, values] = decodeURIComponent(location.hash).match(/^#(.+)=([-\d.,e]+)$/) ?? [];
+    const [, name, values] = location.hash.match(/^#(.+)=(-?[\d.][-+\d.e]*(?:,-?[\d.][-+\d.e]*)*)$/) ?? [];
     for (const [box, figure] of figures)
       if (figure.name === name) {
         figure.kept = values.split(",").map(Number);
         if (figure.shown) figure.shown.set(figure.kept);
-        else draw(box);
-        box.scrollIntoView({ block: "center" });
+        const come = () => box.scrollIntoView({ block: box.offsetHeight > 0.8 * innerHeight ? "start" : "center", behavior: "instant" });
+        draw(box).then(() => { come(); setTimeout(come, 400); }); // its neighbours, drawn meanwhile, may have moved it
       }
   }
 

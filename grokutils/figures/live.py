@@ -227,7 +227,9 @@ class Space:
         """Draw it on three-dimensional axes of matplotlib."""
         ax.computed_zorder = False
         for x, y, z in self.surfaces:
-            ax.plot_surface(x, y, z, color=look.COLORS[4], alpha=0.35, shade=True, zorder=1, linewidth=0)
+            ax.plot_surface(
+                x, y, z, color=look.COLORS[4], alpha=0.35, shade=True, zorder=1, linewidth=0, rasterized=True
+            )
         for i, p in enumerate(self.paths):
             color = look.COLORS[p.color] if isinstance(p.color, int) else p.color
             ax.plot(*p.points.T, color=color, ls=look.LINES[i % 7], zorder=3, label=p.name or "_")

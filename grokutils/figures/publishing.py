@@ -75,6 +75,7 @@ def _bundle(figure: Figure, alt: str, columns: int | None = None) -> tuple[dict,
         if not isinstance(alt, str) or len(alt) < 10:
             raise ValueError(f"alt = {alt!r}: must be a sentence that states what the figure shows")
         with look.book_style():
+            look.plain_powers(figure)
             spread_labels(figure)
             data, width = _png(figure)
             wide = svg(figure)

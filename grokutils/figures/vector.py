@@ -59,6 +59,7 @@ def svg(figure) -> str:
             root.remove(defs)
     _clean(root, as_drawn=False)
     _flatten(root)
+    _spare(root)
     _hoist(root)
     _rename(root)
     width, height = (float(n) for n in root.get("viewBox").split()[2:])
@@ -208,6 +209,16 @@ def _hoist(node) -> None:
             node.set(name, values.pop())
             for child in node:
                 del child.attrib[name]
+
+
+def _spare(root) -> None:
+    """A mark that says itself how it is drawn need not be told again wherever it is used."""
+    marks = {node.get("id"): node for node in root.iter(f"{_SVG}path") if node.get("id")}
+    for use in root.iter(f"{_SVG}use"):
+        mark = marks.get(use.get("href", "")[1:], {})
+        for name in _INHERITED:
+            if name in use.attrib and mark.get(name):
+                del use.attrib[name]
 
 
 def _flatten(node) -> None:
