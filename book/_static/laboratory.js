@@ -54,10 +54,17 @@ globalThis.Laboratory = (() => {
     return Float64Array.of(...spread(p * width, p), ...spread(p * width, width));
   }
 
+  /** The scalar product of `count` entries of x and of y; four sums at once keep the processor from waiting for one. */
   function dot(x, y, xAt, yAt, count) {
-    let sum = 0;
-    for (let h = 0; h < count; h++) sum += x[xAt + h] * y[yAt + h];
-    return sum;
+    let s0 = 0, s1 = 0, s2 = 0, s3 = 0, h = 0;
+    for (; h + 3 < count; h += 4) {
+      s0 += x[xAt + h] * y[yAt + h];
+      s1 += x[xAt + h + 1] * y[yAt + h + 1];
+      s2 += x[xAt + h + 2] * y[yAt + h + 2];
+      s3 += x[xAt + h + 3] * y[yAt + h + 3];
+    }
+    for (; h < count; h++) s0 += x[xAt + h] * y[yAt + h];
+    return s0 + s1 + (s2 + s3);
   }
 
   function square(x) {

@@ -178,8 +178,8 @@
     const random = lab.uniform(seed), task = lab.addition(p, share, random), E = lab.normal(p * width, p ** -0.5, random);
     const theta = Float64Array.of(...E, ...lab.readout(E, task, width, activation));
     const flows = [
-      { name: "eq. 20", colour: "orange", dash: [6, 3], flow: lab.isolatedFlow(E, task, width, activation, 1e-4) },
-      { name: "slow flow", colour: "blue", dash: [], flow: lab.slowFlow(theta, task, width, activation, 1e-4) },
+      { name: "eq. 20", colour: "orange", dash: [6, 3], flow: lab.isolatedFlow(E, task, width, activation) },
+      { name: "slow flow", colour: "blue", dash: [], flow: lab.slowFlow(theta, task, width, activation, 3e-4) },
     ];
     const record = ({ flow, history }) => {
       const { E, V } = flow.network();
