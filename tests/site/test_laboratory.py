@@ -287,7 +287,7 @@ def test_too_large_a_learning_rate_is_said(visit):
 
 def test_both_flows_grok_from_one_start_and_equation_20_sooner(page):
     text = run(page, "slow")
-    sooner, later = (float(tau) for tau in re.findall(r"halved at τ = ([\d.]+)", text))
+    sooner, later = (float(tau) for tau in re.findall(r"halved at τ = (\d+\.\d+)", text))
     assert 0 < sooner < later
 
 
