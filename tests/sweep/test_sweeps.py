@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import random
@@ -71,30 +72,48 @@ def start(*arguments, folder):
     return small.command(*arguments, folder=folder)
 
 
-def test_forty_cases_with_workers_killed_at_random_moments(folder):
-    process = start("sweep", "small.ipynb", "-p", "n=1:5", "-p", "seed=0:10", "--measure", "total", "-o", "out",
-                    "--retries", 9, "--json", folder=folder)  # fmt: skip
-    generator = random.Random(0)
-    killed, done = 0, []
-    for event in small.events(process):
-        if event["event"] == "done":
-            done.append(event["case"])
-        assert event["event"] != "failed", event
-        if event["event"] == "cell" and killed < 5 and generator.random() < 0.15:
-            generator.choice(small.workers(process)).kill()
-            killed += 1
-    assert finish(process)[0] == 0
-    assert killed == 5
-    assert len(done) == len(set(done)) == 40
-    assert {path.name for path in (folder / "out/cases").iterdir()} == set(done)
-    assert list((folder / "out/.part").iterdir()) == []
+@pytest.mark.parametrize("seed", range(3))
+def test_forty_cases_with_kills_at_random_moments(seed, folder):
+    sweep = ["sweep", "small.ipynb", "-p", "n=1:5", "-p", "seed=0:10", "--measure", "total", "-o", "out",
+             "--retries", 9, "--json"]  # fmt: skip
+    generator = random.Random(seed)
+    left = ["worker", "kernel", "worker", "kernel", "command"]
+    generator.shuffle(left)
+    done, code = [], -signal.SIGKILL
+    while code == -signal.SIGKILL:
+        process = start(*sweep, folder=folder)
+        for event in small.events(process):
+            if event["event"] == "done":
+                done.append(event["case"])
+            assert event["event"] != "failed", event
+            if event["event"] == "cell" and left and generator.random() < 0.2:
+                kill(left.pop(), process, generator)
+        code = finish(process)[0]
+        assert gone(folder), "kernels outlive the command"
+    assert (code, left) == (0, [])
+    assert len(done) == len(set(done))
+    kept = {path.name for path in (folder / "out/cases").iterdir()}
+    assert len(kept) == 40
+    assert set(done) <= kept
+    assert list((folder / "out/failed").iterdir()) == []
     table(folder / "out")
     found = pd.read_parquet(folder / "out/table.parquet")
     measured = found[found.kind == "measure"]
     assert sorted(measured.value) == sorted(10.0 * n + seed for n in range(1, 5) for seed in range(10))
     verdicts = found[found.kind == "claim"].set_index("case").verdict
     assert (verdicts == "holds").sum() == 20
-    assert gone(folder)
+
+
+def kill(what: str, process: subprocess.Popen, generator: random.Random) -> None:
+    """Kill a command, or one of its workers, or one of their kernels."""
+    if what == "command":
+        process.kill()
+        return
+    found = small.workers(process)
+    if what == "kernel":
+        found = [child for worker in found for child in worker.children(recursive=True)] or found
+    with contextlib.suppress(psutil.Error):
+        generator.choice(found).kill()
 
 
 def test_killed_and_repeated_gives_the_same_table(folder):
@@ -149,7 +168,10 @@ def test_failures_are_kept_listed_limited_and_stop_nothing(folder):
     code, said, err = finish(start(*sweep, folder=folder))
     assert code == 1
     assert "2 finished, 3 failed, 0 left" in said
-    assert err == ""
+    ended = [line for line in err.splitlines() if line.startswith("[")]
+    assert len(ended) == 5, "a line for each case, where nobody watches"
+    assert ended[-1].startswith("[5/5] do=")
+    assert "Traceback" not in err
     for words in ("TimeLimit: took longer than 15 s", "MemoryLimit: took more than 0.40 GB", "kernel died"):
         assert words in said
     facts = [json.loads(path.read_text()) for path in (folder / "out/failed").glob("*/case.json")]
