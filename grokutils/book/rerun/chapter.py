@@ -8,6 +8,7 @@ import importlib.metadata
 import json
 import re
 import subprocess
+import threading
 import urllib.error
 import urllib.parse
 import urllib.request
@@ -23,6 +24,9 @@ NUMERICS = ("torch", "numpy", "scipy", "sympy", "xarray")  # versions that numbe
 LARGEST = 20_000_000  # bytes of a notebook that is worth reading
 LONGEST = 80  # letters of a name
 PATIENCE = 20  # seconds for an address to answer
+
+
+_ONE_READER = threading.Lock()  # Python 3.11's parser fails where two threads of a worker parse much at once
 
 
 class Refused(ValueError):  # noqa: N818
@@ -65,7 +69,8 @@ class Chapter:
 
 def version() -> str:
     """The version of the code on disk, now: a hash of grokutils' science and of the numerical packages here."""
-    return _version(inputs.stamp())
+    with _ONE_READER:
+        return _version(inputs.stamp())
 
 
 @cache

@@ -66,8 +66,9 @@ def connected(address: str | None, workers: int, retries: int) -> Iterator[Clien
     Refused
         No scheduler answers at ``address``, or it has no worker.
     """
-    for name in ("distributed", "tornado", "asyncio"):
-        logging.getLogger(name).setLevel(logging.CRITICAL)
+    for name in ["asyncio", *logging.root.manager.loggerDict]:
+        if name.startswith(("distributed", "tornado", "asyncio")):
+            logging.getLogger(name).setLevel(logging.CRITICAL)
     with contextlib.ExitStack() as stack:
         yield _ours(stack, workers, retries) if address is None else _theirs(stack, address)
 
