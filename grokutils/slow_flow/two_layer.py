@@ -14,7 +14,7 @@ import torch
 from scipy.sparse.linalg import LinearOperator, cg
 from torch import Tensor
 
-from ..isolated.closed_form import gram
+from ..linearization.base import syrk as gram
 from ..networks import Network
 
 DENSE = 2500  # constraints nm up to which K is formed and factored; beyond, conjugate gradients

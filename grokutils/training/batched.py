@@ -88,9 +88,10 @@ class Batched:
         return self.pace
 
     def _batch(self, step: int) -> list[Loss]:
-        size, n = self.settings.batch_size, self.settings.tasks[0].n_train
+        size = self.settings.batch_size
         if size is None:
             return self.train
+        n = self.settings.tasks[0].n_train
         epoch, batch = divmod(step, -(-n // size))
         if epoch != self.epoch:
             orders = [shuffled(seed, epoch, n) for seed in self.settings.per_run["seed"]]
@@ -104,7 +105,9 @@ class Batched:
         """Losses, and shares of samples whose largest output is the right one, each (R,)."""
         measured = {}
         for kind, parts in (("train", self.train), ("test", self.test)):
-            each = [loss.measure(self.E[part], self.V[part]) for part, loss in zip(self.parts, parts, strict=True)]
+            each = [
+                loss.measure(self.E[part], self.V[part]) for part, loss in zip(self.parts, parts, strict=True)
+            ]
             for name, values in zip(("loss", "accuracy", "silent"), zip(*each, strict=True), strict=True):
                 measured[f"{kind}_{name}"] = torch.cat(values).numpy()
         return measured

@@ -127,12 +127,15 @@ class _Runs:
         self.step, self.tau = 0, np.zeros(R)
         self.log: list[dict[str, np.ndarray]] = []  # what is recorded at each step, (R,) or (R, d)
         self.steps: list[int] = []
-        scheduled = [isinstance(settings.per_run[name], settings_.Schedule) for name in ("lr", "weight_decay")]
-        self.rates = None if any(scheduled) else self._rates()
+        scheduled = [
+            isinstance(settings.per_run[name], settings_.Schedule) for name in ("lr", "weight_decay")
+        ]
+        self.rates = None if any(scheduled) else self._rates(0)
+        self.classes = all(task.classification for task in dict.fromkeys(settings.tasks))
         self.scale = settings.theta0.norm(dim=1).numpy()
 
-    def _rates(self) -> tuple[np.ndarray, np.ndarray]:
-        lr, weight_decay = (self.settings.rate(name, self.step, self.tau) for name in ("lr", "weight_decay"))
+    def _rates(self, step: int) -> tuple[np.ndarray, np.ndarray]:
+        lr, weight_decay = (self.settings.rate(name, step, self.tau) for name in ("lr", "weight_decay"))
         return lr, weight_decay
 
     def records(self, bar, path: Path | None):
@@ -144,7 +147,7 @@ class _Runs:
             if self.log and target <= self.step:
                 continue
             while self.step < target:
-                count = min(self.engine.look, target - self.step)
+                count = min(self.engine.look if self.rates else 1, target - self.step)
                 self._advance(count)
                 bar.update(count)
             self._record()
@@ -155,10 +158,11 @@ class _Runs:
     def _advance(self, count: int) -> None:
         """Make ``count`` steps, or stop at the first that leaves the finite numbers."""
         before = (self.engine.state(), self.step, self.tau) if count > 1 else None
-        for _ in range(count):
-            pace = self.engine.step(self.step, *(self.rates or self._rates()))
-            self.tau = self.tau + self.settings.rule.speed * pace
-            self.step += 1
+        decayed = np.zeros_like(self.tau)  # Σ lr · weight_decay
+        for step in range(self.step, self.step + count):
+            decayed += self.engine.step(step, *(self.rates or self._rates(step)))
+        self.step += count
+        self.tau = self.tau + self.settings.rule.speed * decayed
         finite = torch.isfinite(self.engine.theta).all(1).numpy()
         if finite.all():
             return
@@ -172,11 +176,11 @@ class _Runs:
     def _record(self) -> None:
         """Measure all runs now."""
         measured, theta = self.engine.measure(), self.engine.theta
-        silent = measured.pop("train_silent") & measured.pop("test_silent")
+        silent, _ = measured.pop("train_silent"), measured.pop("test_silent")
         self._stop(~np.isfinite(measured["train_loss"]), "left the finite numbers")
         norm = theta.norm(dim=1).numpy()
         kept = {"theta": theta.numpy()} if self.settings.keep_theta else {}
-        if not all(task.classification for task in self.settings.tasks):
+        if not self.classes:
             measured = {name: values for name, values in measured.items() if name.endswith("loss")}
         numbers = {**measured, "tau": self.tau, "norm2": norm**2}
         self.log.append({**{name: values.astype(float) for name, values in numbers.items()}, **kept})
@@ -190,12 +194,16 @@ class _Runs:
     def _stop(self, bad: np.ndarray, what: str) -> None:
         if not bad.any():
             return
-        settings = {name: values for name, values in self.settings.per_run.items() if isinstance(values, tuple)}
+        settings = {
+            name: values for name, values in self.settings.per_run.items() if isinstance(values, tuple)
+        }
         named = [
             f"run {r} ({', '.join(f'{name} = {values[r]:g}' for name, values in settings.items())})"
             for r in np.flatnonzero(bad)
         ]
-        kept = f"The records up to step {self.steps[-1]} are" if self.log else "No record was made that could be"
+        kept = (
+            f"The records up to step {self.steps[-1]} are" if self.log else "No record was made that could be"
+        )
         raise DivergedError(
             f"{'; '.join(named)} {what} at step {self.step}: a smaller lr is needed. {kept} in this error's .records.",
             self.dataset("diverged"),
@@ -205,9 +213,9 @@ class _Runs:
         """The records so far."""
         settings, R = self.settings, len(self.settings.tasks)
         dims = ("run", "step", "parameter")
-        names = list(self.log[0]) if self.log else ["tau"]
-        columns = {name: np.array([entry[name] for entry in self.log]).swapaxes(0, 1) if self.log else np.empty((R, 0)) for name in names}
-        tau = columns.pop("tau")
+        names = self.log[0] if self.log else ()
+        columns = {name: np.stack([entry[name] for entry in self.log], axis=1) for name in names}
+        tau = columns.pop("tau", np.empty((R, 0)))
         per_run = {name: v for name, v in settings.per_run.items() if isinstance(v, tuple)}
         return xr.Dataset(
             {
@@ -229,7 +237,9 @@ class _Runs:
     def _baselines(self) -> dict[str, list[float]]:
         """Losses of the output 0."""
         loss = self.settings.loss
-        targets = {part: [getattr(task, f"Y_{part}") for task in self.settings.tasks] for part in ("train", "test")}
+        targets = {
+            part: [getattr(task, f"Y_{part}") for task in self.settings.tasks] for part in ("train", "test")
+        }
         return {
             part: [float(loss.value(torch.zeros_like(Y), Y)) / loss.count(Y) for Y in each]
             for part, each in targets.items()
@@ -239,7 +249,9 @@ class _Runs:
         """Write everything that the rest of the runs depends on."""
         buffer = io.BytesIO()
         torch.save(self.engine.state(), buffer)
-        whole = self.dataset("unfinished").assign(state=("byte", np.frombuffer(buffer.getvalue(), dtype=np.uint8)))
+        whole = self.dataset("unfinished").assign(
+            state=("byte", np.frombuffer(buffer.getvalue(), dtype=np.uint8))
+        )
         records.save(whole.assign_attrs(fingerprint=self.settings.fingerprint), path)
 
     def resume(self, path: Path) -> None:
@@ -256,7 +268,9 @@ class _Runs:
         self.steps = stored.step.values.tolist()
         self.step, end = self.steps[-1], int(self.settings.steps[-1])
         if self.step > end:
-            raise ValueError(f"steps = {end}: checkpoint '{path}' has gone to step {self.step}; give at least that")
+            raise ValueError(
+                f"steps = {end}: checkpoint '{path}' has gone to step {self.step}; give at least that"
+            )
         names = ["tau", *(name for name in stored.data_vars if "step" in stored[name].dims)]
         self.log = [{name: stored[name].values[:, i] for name in names} for i in range(len(self.steps))]
         self.tau = self.log[-1]["tau"]
