@@ -17,7 +17,6 @@ from .base import Linearization, factor, syrk
 from .dense import Dense
 from .kinks import SPRING, Sides
 from .matrix_free import MatrixFree
-from .solver import Solver
 from .structured import Structured
 
 __all__ = [
@@ -27,8 +26,8 @@ __all__ = [
     "Linearization",
     "MatrixFree",
     "Sides",
-    "Solver",
     "Structured",
+    "check",
     "factor",
     "linearize",
     "syrk",
@@ -63,20 +62,7 @@ def linearize(
         Arguments that do not fit, or outputs that are not (n, m).
     """
     _checks.one_of("kind", kind, KINDS)
-    if not callable(model):
-        raise ValueError(
-            f"model is a {type(model).__name__}: must be a Model, or a function f(theta, X) -> (n, m)"
-        )
-    if _checks.tensor("theta", theta, ndim=1).dtype != torch.float64:
-        raise ValueError(f"theta has dtype {theta.dtype}: must be torch.float64, or rank means little")
-    if not isinstance(X, Tensor):
-        raise ValueError(f"X is a {type(X).__name__}: must be a torch.Tensor with samples first")
-    if X.is_floating_point() and X.dtype != torch.float64:
-        raise ValueError(f"X has dtype {X.dtype}: must be torch.float64, as theta")
-    if isinstance(model, Model):
-        if len(theta) != model.d:
-            raise ValueError(f"theta has shape {tuple(theta.shape)}: must be ({model.d},) for {model.name}")
-        model.check(X)
+    check(model, theta, X)
     two_layer = isinstance(model, TwoLayer)
     if (kind == "structured" or sides is not None) and not (two_layer and kind in ("auto", "structured")):
         raise ValueError(
@@ -94,3 +80,21 @@ def linearize(
     if kind == "dense" or (kind == "auto" and small):
         return Dense(model, theta, X, F)
     return MatrixFree(model, theta, X)
+
+
+def check(model: Callable[[Tensor, Tensor], Tensor], theta: Tensor, X: Tensor) -> None:
+    """Refuse what :func:`linearize` refuses before any work, by ``ValueError``."""
+    if not callable(model):
+        raise ValueError(
+            f"model is a {type(model).__name__}: must be a Model, or a function f(theta, X) -> (n, m)"
+        )
+    if _checks.tensor("theta", theta, ndim=1).dtype != torch.float64:
+        raise ValueError(f"theta has dtype {theta.dtype}: must be torch.float64, or rank means little")
+    if not isinstance(X, Tensor):
+        raise ValueError(f"X is a {type(X).__name__}: must be a torch.Tensor with samples first")
+    if X.is_floating_point() and X.dtype != torch.float64:
+        raise ValueError(f"X has dtype {X.dtype}: must be torch.float64, as theta")
+    if isinstance(model, Model):
+        if len(theta) != model.d:
+            raise ValueError(f"theta has shape {tuple(theta.shape)}: must be ({model.d},) for {model.name}")
+        model.check(X)
