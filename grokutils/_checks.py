@@ -12,7 +12,7 @@ def integer(name: str, value, low: int, high: int | None = None) -> int:
     """Return ``value`` as an int in [low, high]."""
     allowed = f"an integer of at least {low}" if high is None else f"an integer from {low} to {high}"
     if isinstance(value, bool) or not isinstance(value, numbers.Integral):
-        raise ValueError(f"{name} = {value!r}: must be {allowed}")
+        raise ValueError(f"{name} = {value!r}: must be {allowed}{_unquoted(name, value)}")
     if value < low or (high is not None and value > high):
         raise ValueError(f"{name} = {value!r}: must be {allowed}")
     return int(value)
@@ -25,12 +25,20 @@ def real(
     left, right = "(" if open_low or low == -math.inf else "[", ")" if open_high or high == math.inf else "]"
     allowed = f"a finite number in {left}{low:g}, {high:g}{right}"
     if isinstance(value, bool) or not isinstance(value, numbers.Real) or not math.isfinite(value):
-        raise ValueError(f"{name} = {value!r}: must be {allowed}")
+        raise ValueError(f"{name} = {value!r}: must be {allowed}{_unquoted(name, value)}")
     below = value <= low if open_low else value < low
     above = value >= high if open_high else value > high
     if below or above:
         raise ValueError(f"{name} = {value!r}: must be {allowed}")
     return float(value)
+
+
+def _unquoted(name: str, value) -> str:
+    """What to write in place of a number that arrived as text."""
+    try:
+        return f"; without quotes, {name} = {value.strip()}" if math.isfinite(float(value)) else ""
+    except (AttributeError, TypeError, ValueError):
+        return ""
 
 
 def one_of(name: str, value, allowed) -> None:
