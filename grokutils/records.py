@@ -38,7 +38,9 @@ SCHEMA = {
     "tau": Quantity(_PATH, "slow time: lr × weight_decay × steps / (1 − momentum)", 0),
     "train_loss": Quantity(_PATH, f"training loss, {MEAN}", 0),
     "test_loss": Quantity(_PATH, f"held-out loss, {MEAN}", 0),
-    "train_accuracy": Quantity(_PATH, "share of training samples whose largest output is the right one", 0, 1),
+    "train_accuracy": Quantity(
+        _PATH, "share of training samples whose largest output is the right one", 0, 1
+    ),
     "test_accuracy": Quantity(_PATH, "share of held-out samples whose largest output is the right one", 0, 1),
     "norm2": Quantity(_PATH, "‖θ‖²", 0),
     "norm2_E": Quantity(_PATH, "‖E‖², the embeddings' part of ‖θ‖²", 0),
@@ -135,7 +137,9 @@ def save(records: xr.Dataset, path: str | os.PathLike) -> None:
         A disk that fills up on the way; what was at ``path`` is still there.
     """
     path = writable(path)
-    scratch = path.with_name(f".{path.name}.{secrets.token_hex(8)}")  # made by netCDF, so the user's umask rules
+    scratch = path.with_name(
+        f".{path.name}.{secrets.token_hex(8)}"
+    )  # made by netCDF, so the user's umask rules
     try:
         records.to_netcdf(scratch, engine="h5netcdf")
         with open(scratch, "rb") as written:

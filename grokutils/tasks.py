@@ -185,7 +185,9 @@ def table(
         raise ValueError(f"entries has {len(rows)} rows of length {lengths}: must be a square table")
     whole = torch.tensor([[_entry(value, a, b) for b, value in enumerate(row)] for a, row in enumerate(rows)])
     seed = _checks.integer("seed", seed, 0)
-    return _split(name or "table", whole, int(whole.max()) + 1, train_fraction, seed, dtype, ordered, representation)
+    return _split(
+        name or "table", whole, int(whole.max()) + 1, train_fraction, seed, dtype, ordered, representation
+    )
 
 
 def _entry(value, a: int, b: int) -> int:
@@ -199,7 +201,9 @@ def _entry(value, a: int, b: int) -> int:
             return int(number)
     except (TypeError, ValueError, OverflowError):
         pass
-    raise ValueError(f"entries[{a}][{b}] = {value!r}: must be an integer from 0, or empty to leave the pair out")
+    raise ValueError(
+        f"entries[{a}][{b}] = {value!r}: must be an integer from 0, or empty to leave the pair out"
+    )
 
 
 def _modular_table(p: int, operation, seed: int) -> Tensor:
@@ -318,9 +322,13 @@ def from_tensors(
         X, Y = arrays[f"X_{part}"], arrays[f"Y_{part}"]
         _checks.same("lengths", **{f"X_{part}": len(X), f"Y_{part}": len(Y)})
     tokens = all(not arrays[key].is_floating_point() for key in ("X_train", "X_test"))
-    labels = all(not arrays[key].is_floating_point() and arrays[key].ndim == 1 for key in ("Y_train", "Y_test"))
+    labels = all(
+        not arrays[key].is_floating_point() and arrays[key].ndim == 1 for key in ("Y_train", "Y_test")
+    )
     if classes is not None and not labels:
-        raise ValueError(f"classes = {classes!r}: the targets are no labels; those are integers of shape (n,)")
+        raise ValueError(
+            f"classes = {classes!r}: the targets are no labels; those are integers of shape (n,)"
+        )
     if labels:
         classes = _classes(classes, arrays["Y_train"], arrays["Y_test"])
     for key, array in arrays.items():
@@ -349,7 +357,9 @@ def _array(name: str, value) -> Tensor:
     if array.is_complex():
         raise ValueError(f"{name} has dtype {array.dtype}: must be real")
     if array.ndim == 0 or array.numel() == 0:
-        raise ValueError(f"{name} is empty: at least one sample is needed" if array.ndim else f"{name} is a number")
+        raise ValueError(
+            f"{name} is empty: at least one sample is needed" if array.ndim else f"{name} is a number"
+        )
     return array
 
 
@@ -399,7 +409,9 @@ def sparse_parity(
     k = _checks.integer("k", k, 1, n_bits)
     n_train, n_test = _checks.integer("n_train", n_train, 1), _checks.integer("n_test", n_test, 1)
     if n_train + n_test > 2**n_bits:
-        raise ValueError(f"n_train + n_test = {n_train + n_test}: there are only {2**n_bits} inputs of {n_bits} bits")
+        raise ValueError(
+            f"n_train + n_test = {n_train + n_test}: there are only {2**n_bits} inputs of {n_bits} bits"
+        )
     drawn = random.Random(_checks.integer("seed", seed, 0)).sample(range(2**n_bits), n_train + n_test)
     bits = (torch.tensor(drawn)[:, None] >> torch.arange(n_bits)) & 1  # (n, n_bits)
     X, odd = 1 - 2 * bits.to(dtype), bits[:, :k].sum(1) % 2

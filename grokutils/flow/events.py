@@ -10,12 +10,10 @@ import torch
 from scipy.optimize import brentq
 from torch import Tensor
 
-from .. import _checks
+from .. import _checks, records
 from ..losses import Loss
 from ..losses import loss as loss_of
 from ..tasks import Task
-
-MEMORIZED = 0.05  # training loss, relative to that of the output 0, with all training samples right
 
 
 @dataclass(frozen=True)
@@ -32,7 +30,9 @@ class Event:
     value: Callable[[Tensor], float]
 
 
-def held_out_loss(model, task: Task, threshold: float = 0.5, loss: str | Loss = "squared_error") -> Event:
+def held_out_loss(
+    model, task: Task, threshold: float = records.GENERALIZED["loss"], loss: str | Loss = "squared_error"
+) -> Event:
     """The held-out loss falls to ``threshold`` times that of the output 0."""
     threshold, loss = _checks.real("threshold", threshold, 0, open_low=True), loss_of(loss)
     X, Y = task.X_test, task.Y_test
@@ -40,7 +40,7 @@ def held_out_loss(model, task: Task, threshold: float = 0.5, loss: str | Loss = 
     return Event(f"loss {threshold:g}", lambda theta: float(loss.value(model(theta, X), Y)) / level - 1)
 
 
-def held_out_accuracy(model, task: Task, threshold: float = 0.95) -> Event:
+def held_out_accuracy(model, task: Task, threshold: float = records.GENERALIZED["accuracy"]) -> Event:
     """The share ``threshold`` of the held-out samples is right.
 
     Raises
@@ -49,7 +49,10 @@ def held_out_accuracy(model, task: Task, threshold: float = 0.95) -> Event:
         A threshold outside (0, 1], or targets with a single output, which have no classes.
     """
     threshold = _checks.real("threshold", threshold, 0, 1, open_low=True)
-    _check_classes(task.Y_test)
+    if not task.classification:
+        raise ValueError(
+            f"task '{task.name}' has targets that are no classes: an accuracy needs one-hot targets; use the held-out loss"
+        )
     needed = math.ceil(threshold * len(task.Y_test) - 1e-9)
 
     def missing(theta: Tensor) -> float:  # continuous in θ, as the share itself is not
@@ -60,10 +63,12 @@ def held_out_accuracy(model, task: Task, threshold: float = 0.95) -> Event:
     return Event(f"accuracy {threshold:g}", missing)
 
 
-def memorized(model, task: Task, loss: str | Loss = "squared_error", share: float = MEMORIZED) -> Event:
+def memorized(
+    model, task: Task, loss: str | Loss = "squared_error", share: float = records.MEMORIZED["loss"]
+) -> Event:
     """The training loss is at most ``share`` of the output 0's and, where there are classes, all samples are right."""
     loss, X, Y = loss_of(loss), task.X_train, task.Y_train
-    level, classes = share * float(loss.value(torch.zeros_like(Y), Y)), has_classes(Y)
+    level, classes = share * float(loss.value(torch.zeros_like(Y), Y)), task.classification
 
     def missing(theta: Tensor) -> float:
         F = model(theta, X)
@@ -71,11 +76,6 @@ def memorized(model, task: Task, loss: str | Loss = "squared_error", share: floa
         return max(over, -float(margins(F, Y).min())) if classes else over
 
     return Event("memorized", missing)
-
-
-def has_classes(Y: Tensor) -> bool:
-    """Whether the targets Y (n, m) are one-hot or probabilities: several columns, entries ≥ 0, rows of sum 1."""
-    return Y.shape[1] > 1 and bool((Y >= 0).all()) and torch.allclose(Y.sum(1), torch.ones_like(Y[:, 0]))
 
 
 def margins(F: Tensor, Y: Tensor) -> Tensor:
@@ -92,11 +92,3 @@ def first_zero(
     if at_high == 0:
         return high
     return float(brentq(value, low, high, xtol=resolution, rtol=1e-12))
-
-
-def _check_classes(Y: Tensor) -> None:
-    if not has_classes(Y):
-        raise ValueError(
-            f"Y_test has shape {tuple(Y.shape)} and is no table of classes: an accuracy needs one-hot targets of at "
-            "least two classes; use the clock of the held-out loss"
-        )

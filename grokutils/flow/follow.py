@@ -18,7 +18,7 @@ from ..linearization import KINDS
 from ..losses import Loss, SquaredError
 from ..models import Model, TwoLayer
 from ..tasks import Task
-from .events import Event, has_classes, held_out_loss
+from .events import Event, held_out_loss
 from .integrator import Integrator, Point
 from .penalties import Decay, Penalty
 
@@ -91,7 +91,7 @@ def follow(
     StoppedError, KeyboardInterrupt
         K is singular in floating point, or no step is short enough; or Ctrl-C. What was reached is in its ``records``.
     """
-    loss, task, theta0 = losses.loss(loss), _float64(task), _check_start(model, theta0)
+    loss, task, theta0 = losses.loss(loss), in_float64(task), _check_start(model, theta0)
     _check_task(model, task, loss, theta0)
     lam = _checks.real("lam", lam, 0)
     if lam == 0:
@@ -144,7 +144,7 @@ class _Record:
         self, model, task: Task, loss: Loss, path: Integrator, events: list[Event], keep_theta: bool
     ):
         self.model, self.task, self.loss, self.path = model, task, loss, path
-        self.events, self.keep_theta, self.classes = events, keep_theta, has_classes(task.Y_train)
+        self.events, self.keep_theta, self.classes = events, keep_theta, task.classification
         self.times = {event.name: np.nan for event in events}
         self.rows, self.thetas, self.ended = [], [], "tau_end"
 
@@ -210,7 +210,7 @@ def _accuracy(F: Tensor, Y: Tensor) -> float:
     return float((F.argmax(1) == Y.argmax(1)).double().mean())
 
 
-def _float64(task: Task) -> Task:
+def in_float64(task: Task) -> Task:
     """The same task in float64, in which flows are followed; integer inputs stay."""
     if not isinstance(task, Task):
         raise ValueError(f"task is a {type(task).__name__}: must be a tasks.Task")

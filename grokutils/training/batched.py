@@ -104,7 +104,9 @@ class Batched:
         """Losses, and shares of samples whose largest output is the right one, each (R,)."""
         measured = {}
         for kind, parts in (("train", self.train), ("test", self.test)):
-            each = [loss.measure(self.E[part], self.V[part]) for part, loss in zip(self.parts, parts, strict=True)]
+            each = [
+                loss.measure(self.E[part], self.V[part]) for part, loss in zip(self.parts, parts, strict=True)
+            ]
             for name, values in zip(("loss", "accuracy", "silent"), zip(*each, strict=True), strict=True):
                 measured[f"{kind}_{name}"] = torch.cat(values).numpy()
         return measured

@@ -12,6 +12,7 @@ from torch import Tensor
 from ..activations import NAMED, Activation
 from .data import Rows
 
+
 class Loss:
     """Mean squared error (over samples and outputs) or cross-entropy (over samples), on given rows."""
 

@@ -127,7 +127,9 @@ class _Runs:
         self.step, self.tau = 0, np.zeros(R)
         self.log: list[dict[str, np.ndarray]] = []  # what is recorded at each step, (R,) or (R, d)
         self.steps: list[int] = []
-        scheduled = [isinstance(settings.per_run[name], settings_.Schedule) for name in ("lr", "weight_decay")]
+        scheduled = [
+            isinstance(settings.per_run[name], settings_.Schedule) for name in ("lr", "weight_decay")
+        ]
         self.rates = None if any(scheduled) else self._rates()
         self.scale = settings.theta0.norm(dim=1).numpy()
 
@@ -190,12 +192,16 @@ class _Runs:
     def _stop(self, bad: np.ndarray, what: str) -> None:
         if not bad.any():
             return
-        settings = {name: values for name, values in self.settings.per_run.items() if isinstance(values, tuple)}
+        settings = {
+            name: values for name, values in self.settings.per_run.items() if isinstance(values, tuple)
+        }
         named = [
             f"run {r} ({', '.join(f'{name} = {values[r]:g}' for name, values in settings.items())})"
             for r in np.flatnonzero(bad)
         ]
-        kept = f"The records up to step {self.steps[-1]} are" if self.log else "No record was made that could be"
+        kept = (
+            f"The records up to step {self.steps[-1]} are" if self.log else "No record was made that could be"
+        )
         raise DivergedError(
             f"{'; '.join(named)} {what} at step {self.step}: a smaller lr is needed. {kept} in this error's .records.",
             self.dataset("diverged"),
@@ -206,7 +212,12 @@ class _Runs:
         settings, R = self.settings, len(self.settings.tasks)
         dims = ("run", "step", "parameter")
         names = list(self.log[0]) if self.log else ["tau"]
-        columns = {name: np.array([entry[name] for entry in self.log]).swapaxes(0, 1) if self.log else np.empty((R, 0)) for name in names}
+        columns = {
+            name: np.array([entry[name] for entry in self.log]).swapaxes(0, 1)
+            if self.log
+            else np.empty((R, 0))
+            for name in names
+        }
         tau = columns.pop("tau")
         per_run = {name: v for name, v in settings.per_run.items() if isinstance(v, tuple)}
         return xr.Dataset(
@@ -229,7 +240,9 @@ class _Runs:
     def _baselines(self) -> dict[str, list[float]]:
         """Losses of the output 0."""
         loss = self.settings.loss
-        targets = {part: [getattr(task, f"Y_{part}") for task in self.settings.tasks] for part in ("train", "test")}
+        targets = {
+            part: [getattr(task, f"Y_{part}") for task in self.settings.tasks] for part in ("train", "test")
+        }
         return {
             part: [float(loss.value(torch.zeros_like(Y), Y)) / loss.count(Y) for Y in each]
             for part, each in targets.items()
@@ -239,7 +252,9 @@ class _Runs:
         """Write everything that the rest of the runs depends on."""
         buffer = io.BytesIO()
         torch.save(self.engine.state(), buffer)
-        whole = self.dataset("unfinished").assign(state=("byte", np.frombuffer(buffer.getvalue(), dtype=np.uint8)))
+        whole = self.dataset("unfinished").assign(
+            state=("byte", np.frombuffer(buffer.getvalue(), dtype=np.uint8))
+        )
         records.save(whole.assign_attrs(fingerprint=self.settings.fingerprint), path)
 
     def resume(self, path: Path) -> None:
@@ -256,7 +271,9 @@ class _Runs:
         self.steps = stored.step.values.tolist()
         self.step, end = self.steps[-1], int(self.settings.steps[-1])
         if self.step > end:
-            raise ValueError(f"steps = {end}: checkpoint '{path}' has gone to step {self.step}; give at least that")
+            raise ValueError(
+                f"steps = {end}: checkpoint '{path}' has gone to step {self.step}; give at least that"
+            )
         names = ["tau", *(name for name in stored.data_vars if "step" in stored[name].dims)]
         self.log = [{name: stored[name].values[:, i] for name in names} for i in range(len(self.steps))]
         self.tau = self.log[-1]["tau"]

@@ -21,7 +21,11 @@ NAMED: dict[str, Any] = {
     and "weight_decay" in inspect.signature(kind).parameters
 }
 # What the kernel below knows: other options of these go to torch.optim.
-KERNELS = {torch.optim.SGD: {"momentum"}, torch.optim.Adam: {"betas", "eps"}, torch.optim.AdamW: {"betas", "eps"}}
+KERNELS = {
+    torch.optim.SGD: {"momentum"},
+    torch.optim.Adam: {"betas", "eps"},
+    torch.optim.AdamW: {"betas", "eps"},
+}
 
 
 @dataclass(frozen=True)
@@ -55,7 +59,9 @@ def rule(spec, momentum: float) -> Rule:
     """
     momentum = _checks.real("momentum", momentum, 0, 1, open_high=True)
     if momentum and spec != "gd":
-        raise ValueError(f"momentum = {momentum!r}: must be 0 for optimizer = {spec!r}, which has its own options")
+        raise ValueError(
+            f"momentum = {momentum!r}: must be 0 for optimizer = {spec!r}, which has its own options"
+        )
     if isinstance(spec, str):
         _checks.one_of("optimizer", spec, ("gd", *NAMED))
         name, make = spec, NAMED["sgd" if spec == "gd" else spec]
@@ -69,10 +75,14 @@ def rule(spec, momentum: float) -> Rule:
     try:
         made = make([{"params": [nn.Parameter(torch.zeros(2, 2))]}], **asked)
     except TypeError as error:
-        raise ValueError(f"optimizer = {spec!r}: cannot be made with params, lr and weight_decay ({error})") from error
+        raise ValueError(
+            f"optimizer = {spec!r}: cannot be made with params, lr and weight_decay ({error})"
+        ) from error
     if not isinstance(made, torch.optim.Optimizer):
         raise ValueError(f"optimizer = {spec!r}: makes a {type(made).__name__}, not a torch.optim.Optimizer")
-    if len(made.param_groups) != 1 or any(made.param_groups[0].get(key) != value for key, value in asked.items()):
+    if len(made.param_groups) != 1 or any(
+        made.param_groups[0].get(key) != value for key, value in asked.items()
+    ):
         raise ValueError(f"optimizer = {spec!r}: must use the params, lr and weight_decay that it is given")
     kind = type(made)
     name = spec if isinstance(spec, str) else kind.__name__.lower()

@@ -34,7 +34,9 @@ class Schedule:
     def __call__(self, step: int, tau: np.ndarray) -> np.ndarray:
         """Its value for each run, (R,)."""
         at = np.full(len(tau), step) if self.of == "step" else tau
-        return np.array([_checks.real(f"{self.name} at {self.of} {t:g}", self.function(t), 0) for t in at.tolist()])
+        return np.array(
+            [_checks.real(f"{self.name} at {self.of} {t:g}", self.function(t), 0) for t in at.tolist()]
+        )
 
 
 @dataclass(frozen=True)
@@ -86,7 +88,9 @@ class Settings:
 
     def _data(self) -> list[Tensor]:
         F = torch.linspace(-1, 1, self.tasks[0].Y_train.numel()).view_as(self.tasks[0].Y_train)
-        probe = self.loss.gradient(F, self.tasks[0].Y_train)  # a loss of the user's may have the name of another
+        probe = self.loss.gradient(
+            F, self.tasks[0].Y_train
+        )  # a loss of the user's may have the name of another
         arrays = (t for task in self.tasks for t in (task.X_train, task.Y_train, task.X_test, task.Y_test))
         return [probe, *arrays]
 
@@ -106,7 +110,19 @@ def _constants(model: Model) -> list[Tensor]:
 
 
 def check(
-    model, task, steps, *, theta0, loss, optimizer, momentum, batch_size, record_at, hooks, keep_theta, **per_run
+    model,
+    task,
+    steps,
+    *,
+    theta0,
+    loss,
+    optimizer,
+    momentum,
+    batch_size,
+    record_at,
+    hooks,
+    keep_theta,
+    **per_run,
 ) -> Settings:
     """Settings from the arguments of :func:`grokutils.training.train`, or a ValueError that says what is wrong."""
     if not isinstance(model, Model):
@@ -215,5 +231,7 @@ def _record_steps(steps: int, record_at) -> np.ndarray:
     chosen = np.asarray(record_at)
     whole = chosen.ndim == 1 and chosen.size and chosen.dtype.kind in "iu"
     if not whole or chosen.min() < 0 or chosen.max() > steps:
-        raise ValueError(f"record_at = {record_at!r}: must be a number of records, or steps from 0 to {steps}")
+        raise ValueError(
+            f"record_at = {record_at!r}: must be a number of records, or steps from 0 to {steps}"
+        )
     return np.unique(np.concatenate([[0], chosen, [steps]]))
