@@ -13,7 +13,7 @@ from torch import Tensor
 
 from . import _checks
 from .networks import Network
-from .slow_flow.two_layer import Point
+from .linearization import Structured
 from .zero_loss import ProjectionError, SingularJacobianError
 
 DEPENDENT = 1e-9  # eigenvalues of a unit's pinned inputs below this count as 0: inputs are of order one
@@ -125,8 +125,8 @@ class Tangent:
         tangent = self._free(v)
         mu = torch.zeros(len(self.point.X), self.network.d_out, dtype=v.dtype)
         for _ in range(2):  # the second round removes what rounding in K left
-            more = torch.cholesky_solve(self.point.push(tangent).reshape(-1, 1), self.factor).view_as(mu)
-            mu, tangent = mu + more, tangent - self._free(self.point.pull(more))
+            more = torch.cholesky_solve(self.point.jvp(tangent).reshape(-1, 1), self.factor).view_as(mu)
+            mu, tangent = mu + more, tangent - self._free(self.point.vjp(more))
         return tangent, mu
 
 
@@ -161,7 +161,7 @@ def onto(
         r = tangent.point.outputs - Y
         if r.norm() <= tolerance:
             return theta
-        theta = theta - tangent.point.pull(torch.cholesky_solve(r.reshape(-1, 1), tangent.factor).view_as(r))
+        theta = theta - tangent.point.vjp(torch.cholesky_solve(r.reshape(-1, 1), tangent.factor).view_as(r))
     raise ProjectionError(
         f"no point of Z within max_iterations = {max_iterations}: residual {float(r.norm()):.1e}"
     )
@@ -194,9 +194,9 @@ def _network(network) -> Network:
     return network
 
 
-def _point(network: Network, theta: Tensor, X: Tensor) -> Point:
+def _point(network: Network, theta: Tensor, X: Tensor) -> Structured:
     if _checks.tensor("theta", theta, ndim=1).dtype != torch.float64:
         raise ValueError(f"theta has dtype {theta.dtype}: must be torch.float64, or rank means little")
     if _checks.tensor("X", X, ndim=2).shape[1] != network.d_in:
         raise ValueError(f"X has shape {tuple(X.shape)}: must be (n, {network.d_in})")
-    return Point(network, theta, X)
+    return Structured(network, theta, X)

@@ -26,7 +26,7 @@ ORDER = (
     "networks",
     "training",
     "zero_loss",
-    "slow_flow",
+    "flow",
     "isolated",
     "symbolic",
     "toys",

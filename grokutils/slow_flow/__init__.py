@@ -1,1 +1,0 @@
-"""What is left of the former slow flow: see :mod:`grokutils.flow`."""
