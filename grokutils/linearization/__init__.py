@@ -13,7 +13,7 @@ from torch import Tensor
 
 from .. import _checks
 from ..models import Model, TwoLayer, check_outputs
-from .base import Linearization, syrk
+from .base import Linearization, factor, syrk
 from .dense import Dense
 from .kinks import SPRING, Sides
 from .matrix_free import MatrixFree
@@ -29,6 +29,7 @@ __all__ = [
     "Sides",
     "Solver",
     "Structured",
+    "factor",
     "linearize",
     "syrk",
 ]
@@ -83,7 +84,7 @@ def linearize(
         )
     theta, X = theta.detach(), X.detach()
     if two_layer and kind in ("auto", "structured"):
-        return Structured(model, theta, X, sides)
+        return Structured(model, theta, X) if sides is None else Structured.with_sides(model, theta, X, sides)
     F = model(theta, X)
     check_outputs(F, X, getattr(model, "name", "f"))
     if not torch.isfinite(F).all():

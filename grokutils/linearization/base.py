@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import numpy as np
 import torch
+from scipy.linalg import lapack
 from torch import Tensor
 
 from ..losses import Curvature
@@ -84,3 +86,21 @@ def syrk(A: Tensor) -> Tensor:
         return A @ A.mT
     array = A.detach().numpy()
     return torch.from_numpy(array @ array.swapaxes(-1, -2))
+
+
+# A pivot L_jj² of a singular matrix comes out as rounding error, positive as often as not. It stays below some
+# 6 K_jj machine epsilons (measured up to 400 samples); this factor keeps a distance from that.
+ROUNDING = 30
+
+
+def factor(K: Tensor) -> np.ndarray | None:
+    """Lower Cholesky factor of a symmetric ``K`` (k, k) in the memory of K, in Fortran's order; None if K is singular.
+
+    LAPACK itself: PyTorch makes two copies, a third of the time at k = 500. The other triangle is not meant to be read.
+    """
+    scale = K.diagonal().numpy().copy()
+    L, failed = lapack.dpotrf(K.numpy().T, lower=1, clean=0, overwrite_a=1)
+    pivots = L.diagonal() ** 2
+    if failed or not (pivots > ROUNDING * np.finfo(np.float64).eps * scale).all():
+        return None
+    return L
