@@ -484,7 +484,7 @@ def _drag_twin(start, decay: float, limits, times):
     plane.set_aspect("equal")
     path = linear_flow(start, decay, t)
     loss, size = (path.sum(1) - 2) ** 2, (path**2).sum(1)
-    clock.loglog(t, np.maximum(loss / (sum(start) - 2) ** 2, 1e-9), label="loss ÷ first")
+    clock.loglog(t, np.maximum(loss / ((sum(start) - 2) ** 2 or 1.0), 1e-9), label="loss ÷ first")
     clock.loglog(t, size / size[-1], label="squared norm ÷ last")
     clock.set(xlabel="time t", title=f"two clocks, λ = {decay:g}", ylim=(1e-4, 1e2), xlim=times)
     clock.legend()
