@@ -51,7 +51,7 @@ def describe(app, pagename, templatename, context, doctree) -> None:
     lines += [f'<meta property="{key}" content="{html.escape(text)}">' for key, text in entries.items()]
     context["book_head"] = "\n  ".join(lines)
     context["metatags"] = ""  # MyST's own may hold a second description
-    page = context["pathto"](CITE)
+    page = context["pathto"](CITE).rstrip("#")  # on that page itself it is "#"
     context["book_links"] = [
         ("Cite", f"{page}#how-to-cite"),
         ("PDF and zip", f"{page}#pdf-and-zip"),
