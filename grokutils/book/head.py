@@ -92,9 +92,6 @@ def thin(app, exception) -> None:
 
 def slim(app, pagename, templatename, context, doctree) -> None:
     """Drop the scripts that a page does not need: MathJax without an equation, and what would ask a network."""
-    first, *rest = context.get("body", "").split("<img ")
-    if len(rest) > 1:  # pictures below the first come when they are near
-        context["body"] = first + "<img " + '<img loading="lazy" '.join(rest)
     body = context.get("body", "")
     unwanted = ["thebe"] if 'class="math' in body else ["thebe", "mathjax"]
     if "sd-tab" not in body:
