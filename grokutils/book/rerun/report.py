@@ -27,7 +27,7 @@ dl { display: grid; grid-template-columns: max-content 1fr; gap: 0.1rem 1rem; } 
 figure { margin: 1.5rem 0; } figcaption { color: var(--muted); font-size: 0.9rem; }
 .scroll { max-height: 80vh; overflow: auto; border: 1px solid var(--line); } .scroll table { display: table; font-variant-numeric: tabular-nums; font-size: 0.9rem; }
 .scroll th { background: var(--soft); position: sticky; top: 0; vertical-align: bottom; z-index: 1; } .scroll td { white-space: nowrap; }
-.scroll th button { background: none; border: 0; color: inherit; cursor: pointer; font: inherit; font-weight: 600; max-width: 9rem; overflow-wrap: anywhere; padding: 0; text-align: left; }
+.scroll th button { background: none; border: 0; color: inherit; cursor: pointer; font: inherit; font-weight: 600; max-width: 9rem; overflow-wrap: break-word; padding: 0; text-align: left; }
 th[aria-sort=ascending] button::after { content: " ▲"; } th[aria-sort=descending] button::after { content: " ▼"; }
 input { background: var(--ground); border: 1px solid var(--line); color: inherit; font: inherit; margin-bottom: 0.5rem; max-width: 100%; padding: 0.3rem 0.5rem; width: 24rem; }
 """
@@ -249,14 +249,14 @@ def _parallel(panel, mean: pd.DataFrame, axes: list[str], label: str) -> None:
     heights = []
     for i, name in enumerate([*axes, "y"]):
         values = mean[name].where(np.isfinite(mean[name])) if name == "y" else mean[name]
-        where, ticks, words = _places(values.dropna())
+        values = values.dropna()
+        where, ticks, words = _places(values)
         low, spread = where.min(), (where.max() - where.min()) or 1
         heights.append(((where - low) / spread).reindex(mean.index))
-        for tick, word in (
-            {ticks[0]: words[0], ticks[-1]: words[-1]}.items()
-            if len(ticks) > 4
-            else zip(ticks, words, strict=True)
-        ):
+        if len(ticks) > 4:  # only the ends
+            ends = where.idxmin(), where.idxmax()
+            ticks, words = [where[end] for end in ends], [_tick(values[end]) for end in ends]
+        for tick, word in zip(ticks, words, strict=True):
             place = (i, (tick - low) / spread)
             panel.annotate(word, place, xytext=(4, 4), textcoords="offset points", fontsize=8)
         panel.axvline(i, color="0.5", lw=0.8, ls="-")
