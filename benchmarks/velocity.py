@@ -81,7 +81,9 @@ def own_calls(E: Tensor, X: Tensor, Y: Tensor) -> dict:
         ],
         "restore": lambda: fresh.copy_(copy),  # potrf destroys it: not counted
         "potrf": factorize,
-        "potrs": lambda: [potrs(L.T, b.T, lower=0, overwrite_b=1) for L, b in zip(factors, right.numpy())],
+        "potrs": lambda: [
+            potrs(L.T, b.T, lower=0, overwrite_b=1) for L, b in zip(factors, right.numpy(), strict=True)
+        ],
         "gemm W": lambda: torch.matmul(right, H, out=W),
         "gemm pull": lambda: torch.matmul(right.mT, W, out=pull),
     }
