@@ -117,7 +117,8 @@ class Lines:
             ax.plot(*c.at(k), color=color, ls=look.LINES[c.line], label=c.name or "_")
         ax.set(xlabel=self.xlabel, ylabel=self.ylabel, xscale=self.xscale, yscale=self.yscale)
         ax.set(xlim=self.xlim, ylim=self.ylim)
-        if key and len({float(np.nanmax(c.at(k)[0])) for c in self.curves}) == 1:
+        alone = ax.get_subplotspec().get_gridspec().ncols == 1  # names at the ends need room beside
+        if key and alone and len({float(np.nanmax(c.at(k)[0])) for c in self.curves}) == 1:
             label_lines(ax)
         elif key and any(c.name for c in self.curves):
             ax.legend()

@@ -63,16 +63,15 @@ def linearize(
     """
     _checks.one_of("kind", kind, KINDS)
     check(model, theta, X)
-    two_layer = isinstance(model, TwoLayer)
-    if (kind == "structured" or sides is not None) and not (two_layer and kind in ("auto", "structured")):
+    theta = theta.detach()
+    if isinstance(model, TwoLayer) and kind in ("auto", "structured"):
+        if sides is None:
+            return Structured(model, theta, X)
+        return Structured.with_sides(model, theta, X, sides)
+    if kind == "structured" or sides is not None:
         raise ValueError(
             f"kind = {kind!r}, sides given: {sides is not None}: only a two_layer network has structure"
         )
-    if sides is not None and model.kinks is None:
-        raise ValueError(f"sides given: {model.name} has no kinks")
-    theta = theta.detach()
-    if two_layer and kind in ("auto", "structured"):
-        return Structured(model, theta, X) if sides is None else Structured.with_sides(model, theta, X, sides)
     with torch.enable_grad():
         at = theta.clone().requires_grad_()
         F = model(at, X)

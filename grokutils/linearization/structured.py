@@ -52,6 +52,8 @@ class Structured(Linearization):
     @classmethod
     def with_sides(cls, model: TwoLayer, theta: Tensor, X: Tensor, sides: Sides) -> Structured:
         """Linear in z on each of the given sides of the kinks, and 0 where pinned: H = S ⊙ XE."""
+        if model.kinks is None:
+            raise ValueError(f"sides given: {model.name} has no kinks")
         low, high = model.kinks
         slopes = torch.full_like(sides.on, low, dtype=theta.dtype).masked_fill_(sides.on, high)
         lin = cls(model, theta, X, slopes, sides.pinned)
@@ -65,14 +67,15 @@ class Structured(Linearization):
         if pinned is None or not pinned.any():
             return
         self.S = self.S.masked_fill(pinned, 0.0)
-        counts = pinned.sum(0)  # (width,)
-        self.units = counts.nonzero()[:, 0]
-        most = int(counts.max())
-        first = pinned[:, self.units].byte().argsort(dim=0, descending=True, stable=True)[:most].mT
-        there = torch.arange(most) < counts[self.units, None]  # (units, most)
-        rows = self.X.matrix[first] * there[:, :, None]
+        hidden, sample = pinned.mT.nonzero(as_tuple=True)  # sorted by hidden unit
+        self.units, unit, counts = hidden.unique_consecutive(return_inverse=True, return_counts=True)
+        place = torch.arange(len(hidden)) - (counts.cumsum(0) - counts)[unit]
+        rows = self.E.new_zeros(len(self.units), int(counts.max()), self.E.shape[0])
+        rows[unit, place] = self.X.matrix[sample]
         G = rows @ rows.mT
-        G.diagonal(dim1=1, dim2=2).add_(torch.where(there, spring, 1.0))
+        diagonal = torch.ones(rows.shape[:2], dtype=rows.dtype)
+        diagonal[unit, place] = spring
+        G.diagonal(dim1=1, dim2=2).add_(diagonal)
         self.B = torch.linalg.solve_triangular(torch.linalg.cholesky(G), rows, upper=False)
 
     @property
