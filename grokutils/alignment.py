@@ -12,8 +12,8 @@ import torch
 from torch import Tensor
 
 from . import _checks
-from .networks import Network
 from .linearization import Structured
+from .networks import Network
 from .zero_loss import ProjectionError, SingularJacobianError
 
 DEPENDENT = 1e-9  # eigenvalues of a unit's pinned inputs below this count as 0: inputs are of order one

@@ -37,7 +37,7 @@ SINGULAR = 1e-4  # σ_min of J, below which the limit λ → 0 is hardly defined
 CHECKED_OUTPUTS = 1500  # nm up to which σ_min is looked at
 SPREAD = {  # half the width of the interval of a predicted step, relative; from runs with seeds ≥ 1000
     ("smooth", "memorization"): 0.005,
-    ("smooth", "init"): 0.01,
+    ("smooth", "init"): 0.015,
     ("kinks", "memorization"): 0.08,
     ("kinks", "init"): 0.15,
 }
@@ -288,7 +288,8 @@ def _clock(tau: float, path: xr.Dataset, pace: float, at: int, spread: float) ->
     step = tau / pace
     integration = abs(float(np.interp(tau, path.tau, path.slip))) / pace
     half = integration + spread * step + 1
-    return Clock(step, max(step - half, at), step + half, tau)
+    early = tau <= float(path.tau[0])  # so already where the flow begins: some time before
+    return Clock(step, 0.0 if early else max(step - half, at), step + half, tau)
 
 
 def _doubts(model, task, loss, theta, path, times, struck, almost: str, at: int, scaled: float) -> list[str]:

@@ -15,6 +15,7 @@ from torch import Tensor
 
 from ..errors import NoMultipliersError
 from ..linearization import Linearization
+from ..linearization.solver import _overlaps
 from ..losses import Curvature
 
 FACTORED = 2500  # outputs nm up to which the whole matrix is factored to precondition with
@@ -126,8 +127,10 @@ class Multipliers:
         n, m = lin.outputs.shape
         if n * m > FACTORED:
             G = lin.sample_gram()
-            if G is None or H is not None:
+            if G is None:
                 return lambda w: w / lam if lam else w
+            if H is not None:
+                G = G * _overlaps(H, lin.outputs)
             L = self._factor(G, c, lam, "HHᵀ has no Cholesky factor: hidden features are linearly dependent")
             return lambda w: lapack.dpotrs(L, w.reshape(n, m), lower=1)[0].ravel()
         K = lin.gram()
