@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from grokutils import flow, losses, models, tasks, training, zero_loss
+from grokutils import flow, losses, models, records, tasks, training, zero_loss
 from grokutils.errors import StoppedError
 from grokutils.flow.integrator import Integrator
 from grokutils.flow.multipliers import Multipliers
@@ -233,6 +233,29 @@ def test_clocks_read_what_the_record_shows():
             continue
         assert run.tau[max(first[0] - 1, 0)] <= tau <= run.tau[first[0]]
     assert np.isfinite(run.event_tau[0])
+
+
+def test_records_are_those_of_the_schema():
+    task = tasks.modular(5, train_fraction=0.8, seed=1)
+    model = models.two_layer(5, 40, 5, "gelu")
+    run = flow.follow(
+        model,
+        model.init(0),
+        task,
+        lam=0.02,
+        tau_end=1.0,
+        keep_theta=True,
+        events=[flow.memorized(model, task)],
+    )
+    records.check(run)
+    found = records.memorization(run, "loss", coordinate="tau")
+    assert float(found) <= float(run.event_tau[0])
+    model, theta, task = small(n=1)
+    for lam in (0.0, 0.1):
+        start = zero_loss.project(model, theta, task.X_train, task.Y_train)
+        records.check(
+            flow.reference(model, start, task.X_train, task.Y_train, lam=lam, tau_end=0.1, points=2)
+        )
 
 
 def test_accuracy_clock_needs_classes_and_counts_samples():
