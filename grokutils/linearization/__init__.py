@@ -17,7 +17,6 @@ from .base import Linearization, factor, syrk
 from .dense import Dense
 from .kinks import SPRING, Sides
 from .matrix_free import MatrixFree
-from .solver import Solver
 from .structured import Structured
 
 __all__ = [
@@ -27,8 +26,8 @@ __all__ = [
     "Linearization",
     "MatrixFree",
     "Sides",
-    "Solver",
     "Structured",
+    "check",
     "factor",
     "linearize",
     "syrk",
@@ -63,6 +62,34 @@ def linearize(
         Arguments that do not fit, or outputs that are not (n, m).
     """
     _checks.one_of("kind", kind, KINDS)
+    check(model, theta, X)
+    two_layer = isinstance(model, TwoLayer)
+    if (kind == "structured" or sides is not None) and not (two_layer and kind in ("auto", "structured")):
+        raise ValueError(
+            f"kind = {kind!r}, sides given: {sides is not None}: only a two_layer network has structure"
+        )
+    if sides is not None and model.kinks is None:
+        raise ValueError(f"sides given: {model.name} has no kinks")
+    theta = theta.detach()
+    if two_layer and kind in ("auto", "structured"):
+        return Structured(model, theta, X) if sides is None else Structured.with_sides(model, theta, X, sides)
+    with torch.enable_grad():
+        at = theta.clone().requires_grad_()
+        F = model(at, X)
+    check_outputs(F, X, getattr(model, "name", "f"))
+    if not torch.isfinite(F).all():
+        raise ValueError("theta: the outputs there are NaN or infinite")
+    if not F.requires_grad:
+        raise ValueError("model: the outputs do not depend on theta")
+    rows = F.numel()
+    small = rows <= DENSE_ROWS and 8 * rows * len(theta) <= DENSE_BYTES
+    if kind == "dense" or (kind == "auto" and small):
+        return Dense(model, theta, X, F.detach())
+    return MatrixFree(theta, at, F)
+
+
+def check(model: Callable[[Tensor, Tensor], Tensor], theta: Tensor, X: Tensor) -> None:
+    """Refuse what :func:`linearize` refuses before any work, by ``ValueError``."""
     if not callable(model):
         raise ValueError(
             f"model is a {type(model).__name__}: must be a Model, or a function f(theta, X) -> (n, m)"
@@ -77,20 +104,3 @@ def linearize(
         if len(theta) != model.d:
             raise ValueError(f"theta has shape {tuple(theta.shape)}: must be ({model.d},) for {model.name}")
         model.check(X)
-    two_layer = isinstance(model, TwoLayer)
-    if (kind == "structured" or sides is not None) and not (two_layer and kind in ("auto", "structured")):
-        raise ValueError(
-            f"kind = {kind!r}, sides given: {sides is not None}: only a two_layer network has structure"
-        )
-    theta, X = theta.detach(), X.detach()
-    if two_layer and kind in ("auto", "structured"):
-        return Structured(model, theta, X) if sides is None else Structured.with_sides(model, theta, X, sides)
-    F = model(theta, X)
-    check_outputs(F, X, getattr(model, "name", "f"))
-    if not torch.isfinite(F).all():
-        raise ValueError("theta: the outputs there are NaN or infinite")
-    rows = F.numel()
-    small = rows <= DENSE_ROWS and 8 * rows * len(theta) <= DENSE_BYTES
-    if kind == "dense" or (kind == "auto" and small):
-        return Dense(model, theta, X, F)
-    return MatrixFree(model, theta, X)

@@ -54,9 +54,10 @@ class Linearization:
         units = torch.eye(self.outputs.numel(), dtype=self.theta.dtype)
         return torch.stack([self.product(unit.view_as(self.outputs)).flatten() for unit in units])
 
-    def sample_gram(self) -> Tensor | None:
-        """G (n, n) with G ⊗ I near K, positive definite and cheap, to precondition with; None where there is none."""
-        return None
+    def sample_gram(self) -> Tensor:
+        """G (n, n) with G ⊗ I near K, to precondition with: the mean of K's blocks over outputs, or an estimate."""
+        n, m = self.outputs.shape
+        return self.gram().view(n, m, n, m).diagonal(dim1=1, dim2=3).mean(-1)
 
     def singular_values(self) -> Tensor:
         """Singular values of J, largest first, (min(nm, d),); from K, so that those below 1e-8 of the largest are rounding."""
@@ -69,12 +70,28 @@ class Linearization:
         c: float = 1.0,
         lam: float = 0.0,
         curvature: Curvature | None = None,
-        tolerance: float = 1e-12,
+        tolerance: float = 1e-10,
+        factored: bool | None = None,
     ) -> Tensor:
-        """μ (n, m) with (cK + λH⁻¹)μ = ``u`` (n, m); see :meth:`.Solver.solve`."""
-        from .solver import Solver
+        """μ (n, m) with (cK + λH⁻¹)μ = ``u`` (n, m).
 
-        return Solver(tolerance).solve(self, u, c, lam, curvature)
+        Where H is singular, as that of cross-entropy, this is the limit of H + εI as ε → 0.
+
+        Parameters
+        ----------
+        c, lam : numbers, at least 0.
+        curvature : H, of the loss; None is the identity.
+        tolerance : of the residual relative to the right-hand side, where the solution is searched.
+        factored : form and factor the matrix (True), search by conjugate gradients (False), or decide by its size.
+
+        Raises
+        ------
+        NoMultipliersError
+            The matrix is singular in floating point, or the search does not end.
+        """
+        from .solving import solve
+
+        return solve(self, u, c, lam, curvature or Curvature(), tolerance, factored)
 
 
 def syrk(A: Tensor) -> Tensor:
