@@ -55,9 +55,19 @@ def tensor(name: str, value, ndim: int | None = None) -> torch.Tensor:
         raise ValueError(f"{name} has dtype {value.dtype}: must be torch.float64 (or torch.float32)")
     if ndim is not None and value.ndim != ndim:
         raise ValueError(f"{name} has shape {tuple(value.shape)}: must have {ndim} dimensions")
-    if not torch.isfinite(value).all():
+    if not known(torch.isfinite(value).all()):
         raise ValueError(f"{name} holds NaN or infinite values: every entry must be finite")
     return value
+
+
+def known(condition: torch.Tensor) -> bool:
+    """The truth of ``condition``, and True under ``torch.func.vmap``, which cannot look at values."""
+    try:
+        return bool(condition)
+    except RuntimeError as error:
+        if "vmap" not in str(error):
+            raise
+        return True
 
 
 def same(what: str, **values) -> None:

@@ -284,11 +284,14 @@ def ends(X: Tensor) -> tuple[Tensor, Tensor] | None:
     """
     if X.ndim != 2 or not X.is_floating_point():
         return None
-    if not (((X == 0) | (X == 1) | (X == 2)).all() and (X.sum(1) == 2).all()):
-        return None
-    present = (X > 0).byte()
+    present = (X != 0).view(torch.uint8)
     left = present.argmax(1)  # the first nonzero entry
-    return left, X.shape[1] - 1 - present.flip(1).argmax(1)  # the last; the same where it is 2
+    right = X.shape[1] - 1 - present.flip(1).argmax(1)  # the last; the same where it is 2
+    first, last = (X.gather(1, index[:, None])[:, 0] for index in (left, right))
+    expected = 1 + (left == right).to(X.dtype)
+    if not ((X.abs().sum(1) == 2) & (first == expected) & (last == expected)).all():
+        return None
+    return left, right
 
 
 # --- other data ------------------------------------------------------------------------------------------------

@@ -88,9 +88,10 @@ class Batched:
         return self.pace
 
     def _batch(self, step: int) -> list[Loss]:
-        size, n = self.settings.batch_size, self.settings.tasks[0].n_train
+        size = self.settings.batch_size
         if size is None:
             return self.train
+        n = self.settings.tasks[0].n_train
         epoch, batch = divmod(step, -(-n // size))
         if epoch != self.epoch:
             orders = [shuffled(seed, epoch, n) for seed in self.settings.per_run["seed"]]

@@ -121,3 +121,8 @@ class General:
             run.theta.copy_(stored["theta"])
             run.memory = stored["memory"]
             run.optimizer.load_state_dict(stored["optimizer"])
+            parameters = [each for group in run.optimizer.param_groups for each in group["params"]]
+            for index, values in stored["optimizer"]["state"].items():
+                run.optimizer.state[parameters[index]].update(
+                    values
+                )  # PyTorch has cast some to the weights' dtype

@@ -130,11 +130,12 @@ class _Runs:
         scheduled = [
             isinstance(settings.per_run[name], settings_.Schedule) for name in ("lr", "weight_decay")
         ]
-        self.rates = None if any(scheduled) else self._rates()
+        self.rates = None if any(scheduled) else self._rates(0)
+        self.classes = all(task.classification for task in dict.fromkeys(settings.tasks))
         self.scale = settings.theta0.norm(dim=1).numpy()
 
-    def _rates(self) -> tuple[np.ndarray, np.ndarray]:
-        lr, weight_decay = (self.settings.rate(name, self.step, self.tau) for name in ("lr", "weight_decay"))
+    def _rates(self, step: int) -> tuple[np.ndarray, np.ndarray]:
+        lr, weight_decay = (self.settings.rate(name, step, self.tau) for name in ("lr", "weight_decay"))
         return lr, weight_decay
 
     def records(self, bar, path: Path | None):
@@ -146,7 +147,7 @@ class _Runs:
             if self.log and target <= self.step:
                 continue
             while self.step < target:
-                count = min(self.engine.look, target - self.step)
+                count = min(self.engine.look if self.rates else 1, target - self.step)
                 self._advance(count)
                 bar.update(count)
             self._record()
@@ -157,10 +158,11 @@ class _Runs:
     def _advance(self, count: int) -> None:
         """Make ``count`` steps, or stop at the first that leaves the finite numbers."""
         before = (self.engine.state(), self.step, self.tau) if count > 1 else None
-        for _ in range(count):
-            pace = self.engine.step(self.step, *(self.rates or self._rates()))
-            self.tau = self.tau + self.settings.rule.speed * pace
-            self.step += 1
+        decayed = np.zeros_like(self.tau)  # Σ lr · weight_decay
+        for step in range(self.step, self.step + count):
+            decayed += self.engine.step(step, *(self.rates or self._rates(step)))
+        self.step += count
+        self.tau = self.tau + self.settings.rule.speed * decayed
         finite = torch.isfinite(self.engine.theta).all(1).numpy()
         if finite.all():
             return
@@ -174,11 +176,11 @@ class _Runs:
     def _record(self) -> None:
         """Measure all runs now."""
         measured, theta = self.engine.measure(), self.engine.theta
-        silent = measured.pop("train_silent") & measured.pop("test_silent")
+        silent, _ = measured.pop("train_silent"), measured.pop("test_silent")
         self._stop(~np.isfinite(measured["train_loss"]), "left the finite numbers")
         norm = theta.norm(dim=1).numpy()
         kept = {"theta": theta.numpy()} if self.settings.keep_theta else {}
-        if not all(task.classification for task in self.settings.tasks):
+        if not self.classes:
             measured = {name: values for name, values in measured.items() if name.endswith("loss")}
         numbers = {**measured, "tau": self.tau, "norm2": norm**2}
         self.log.append({**{name: values.astype(float) for name, values in numbers.items()}, **kept})
@@ -211,14 +213,9 @@ class _Runs:
         """The records so far."""
         settings, R = self.settings, len(self.settings.tasks)
         dims = ("run", "step", "parameter")
-        names = list(self.log[0]) if self.log else ["tau"]
-        columns = {
-            name: np.array([entry[name] for entry in self.log]).swapaxes(0, 1)
-            if self.log
-            else np.empty((R, 0))
-            for name in names
-        }
-        tau = columns.pop("tau")
+        names = self.log[0] if self.log else ()
+        columns = {name: np.stack([entry[name] for entry in self.log], axis=1) for name in names}
+        tau = columns.pop("tau", np.empty((R, 0)))
         per_run = {name: v for name, v in settings.per_run.items() if isinstance(v, tuple)}
         return xr.Dataset(
             {
