@@ -25,6 +25,7 @@ from .errors import DivergedError, StoppedError
 from .flow.follow import KINKED, in_float64
 from .flow.multipliers import FACTORED
 from .linearization import linearize
+from .linearization.sharpness import sharpness
 from .losses import Loss
 from .models import Model, TwoLayer
 from .tasks import Task
@@ -344,21 +345,6 @@ def memorize(
     if run.attrs["ended"] != "until":
         return None
     return int(run.step[-1]), torch.from_numpy(run.theta_end.values)
-
-
-def sharpness(model: Model, theta: Tensor, task: Task, loss: str | Loss = "squared_error") -> float:
-    """The largest eigenvalue of the Hessian of PyTorch's mean loss, its Gauss–Newton part, by power iteration."""
-    loss = losses.loss(loss)
-    lin = linearize(model, theta, task.X_train, _kind(model))
-    S, size = loss.curvature(lin.outputs, task.Y_train), 0.0
-    u = torch.randn(task.Y_train.shape, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
-    for _ in range(300):
-        u = u / u.norm()
-        u = S.root_transposed(lin.jvp(lin.vjp(S.root(u))))
-        size, before = float(u.norm()), size
-        if abs(size - before) <= 1e-6 * size:
-            break
-    return 2 * size / loss.count(task.Y_train)
 
 
 def _kind(model: Model) -> str:

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from grokutils import delay, flow, models, tasks, training, zero_loss
+from grokutils import delay, flow, models, tasks, training
 from grokutils.errors import StoppedError
 
 TASK = tasks.modular(11, train_fraction=0.8, seed=0)
@@ -153,19 +153,6 @@ def test_cost_is_told_beforehand():
 
 
 # Its parts
-
-
-def test_sharpness_is_the_largest_curvature():
-    task = tasks.modular(3, seed=0)
-    model = models.two_layer(3, 8, 3, "tanh")
-    theta = model.init(1)
-    J = zero_loss.jacobian(model, theta, task.X_train)
-    expected = 2 * float(torch.linalg.eigvalsh(J @ J.T)[-1]) / len(J)
-    assert delay.sharpness(model, theta, task) == pytest.approx(expected, rel=1e-4)
-    P = torch.softmax(model(theta, task.X_train), 1)
-    S = torch.block_diag(*(torch.diag(p) - torch.outer(p, p) for p in P)) / len(P)
-    expected = float(torch.linalg.eigvalsh(J.T @ S @ J)[-1])
-    assert delay.sharpness(model, theta, task, "cross_entropy") == pytest.approx(expected, rel=1e-4)
 
 
 def test_memorized_point_is_on_the_runs_own_path():
