@@ -156,5 +156,5 @@ def test_run_goes_on_where_it_was_killed(tmp_path):
 def test_run_refuses_another_experiment_s_file(tmp_path):
     path = tmp_path / "squares.nc"
     run([Square(1)], lambda case: [{"square": 1}], path)
-    with pytest.raises(ValueError, match="has no p"):
+    with pytest.raises(ValueError, match="has no activation, p"):
         run([experiment.Case(5, "relu", "a + b", 0)], lambda case: [{}], path)
