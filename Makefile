@@ -43,8 +43,12 @@ site: $(READY) ## build the HTML from the outputs that the repository holds, exe
 	@echo "file://$(CURDIR)/$(SITE)/index.html"
 
 .PHONY: standalone
-standalone: $(READY) ## write each chapter as one notebook that needs no repository
-	$(BIN)/python -m grokutils.book standalone
+standalone: site ## each chapter as one notebook that needs no repository, its text resolved to plain Markdown
+	@ls $(SITE)/standalone/*.ipynb
+
+.PHONY: shots
+shots: $(READY) chromium site ## pictures of every page, three widths, light and dark, to be looked at
+	$(BIN)/python tests/site/shots.py
 
 .PHONY: zip
 zip: site ## the whole built book as one zip file, to read anywhere
@@ -57,6 +61,8 @@ pdf: $(READY) chromium ## the whole book as one PDF, printed by Chromium
 
 .PHONY: lab
 lab: $(READY) ## open the book in JupyterLab
+	@mkdir -p $(VENV)/share/jupyter/lab/settings # it would ask whether it may fetch news
+	@echo '{"@jupyterlab/apputils-extension:notification": {"fetchNews": "false", "checkForUpdates": false}}' > $(VENV)/share/jupyter/lab/settings/overrides.json
 	$(BIN)/jupyter lab --ip=127.0.0.1 book
 
 .PHONY: notebooks
@@ -115,6 +121,7 @@ check-colab: $(READY) ## compare the versions that we test for Colab with those 
 	curl --fail --silent --show-error --location $(COLAB) | $(BIN)/python tests/alone/compare.py
 
 .PHONY: publish
+publish: export BOOK_DOWNLOADS := downloads
 publish: book pdf ## what the web site holds: the book, and both downloads
 	mkdir -p _build/downloads
 	$(BIN)/python -m grokutils.book zip _build/html _build/downloads/the-geometry-of-grokking.zip

@@ -6,7 +6,7 @@ import argparse
 import sys
 from pathlib import Path
 
-from . import address, chapters, cover, execution, inputs, press, standalone
+from . import address, chapters, cover, execution, inputs, press
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -20,8 +20,6 @@ def main(arguments: list[str] | None = None) -> int:
         ("built", "note that it is"),
     ):
         commands.add_parser(kind, help=text).add_argument("site", type=Path)
-    alone = commands.add_parser("standalone", help="write each chapter as one file that needs no repository")
-    alone.add_argument("folder", nargs="?", type=Path, default=address.ROOT / "_build" / "standalone")
     for kind, text in (("zip", "pack the built site"), ("pdf", "print the book that `singlehtml` built")):
         made = commands.add_parser(kind, help=text)
         made.add_argument("site", type=Path)
@@ -39,10 +37,6 @@ def main(arguments: list[str] | None = None) -> int:
         return 0 if _current(given.site) else 1
     if given.command == "built":
         _noted(given.site).write_text(inputs.site(), encoding="utf-8")
-        return 0
-    if given.command == "standalone":
-        for path in standalone.write(chapters.notebooks(), given.folder):
-            print(path)
         return 0
     if given.command in ("zip", "pdf"):
         given.target.parent.mkdir(parents=True, exist_ok=True)

@@ -13,6 +13,7 @@ import tomllib
 from .inputs import ROOT
 
 PLACEHOLDER = "OWNER/REPOSITORY"
+NOTEBOOKS = "notebooks"  # the branch that the publishing workflow writes for Colab
 STAMPED = ("_config.yml", "README.md", "CITATION.cff")  # besides every chapter's set-up cell
 SETUP_CELL = """# Set-up: nothing to do where grokutils is installed; elsewhere (Colab) it is fetched.
 import importlib.util, os, subprocess, sys

@@ -8,32 +8,77 @@ from importlib.metadata import distribution
 from pathlib import Path
 
 import plotly
-from sphinx.search import languages
 
-from . import address, chapters, inputs, reference, rendering, search, standalone, tables
+from . import (
+    address,
+    cells,
+    cite,
+    citing,
+    fonts,
+    head,
+    inputs,
+    landing,
+    offers,
+    pictures,
+    reference,
+    rendering,
+    scorecard,
+    search,
+    tables,
+)
 
-STANDALONE = "standalone"  # where the built site has its stand-alone notebooks
+MADE = {  # what stands where a directive of that name does, once every document is read
+    "scorecard": scorecard.scorecard,
+    "rules": scorecard.rules,
+    "cards": landing.cards,
+    "landing-live": landing.live,
+    "execution": tables.execution,
+    "citation": cite.citation,
+    "downloads": cite.downloads,
+    "source": cite.source,
+    "colab": cite.colab,
+}
+MATHJAX = (  # what a page with an equation asks for, and the extensions that TeX may ask for
+    "startup.js",
+    "core.js",
+    "input/tex.js",
+    "input/tex/extensions",
+    "output/chtml.js",
+    "output/chtml/fonts",
+    "a11y/assistive-mml.js",
+)
 
 
 def setup(app) -> dict:
     """Connect the parts."""
     app.add_node(tables.placeholder)
-    app.add_directive("scorecard", tables.Scorecard)
-    app.add_directive("chapters", tables.Chapters)
-    app.add_directive("execution", tables.Execution)
+    app.add_node(cells.mark, html=(cells.visit_mark, cells.depart_mark))
+    app.add_node(cells.place, html=(cells.visit_place, cells.depart_place))
+    for name in MADE:
+        app.add_directive(name, tables.Made)
+    app.add_directive("finding", landing.Finding)
     app.add_directive("benchmarks", tables.Benchmarks)
     app.add_directive("modules", reference.Modules)
     app.connect("autodoc-process-docstring", reference.process_docstring)
-    languages["en"] = search.English
+    citing.register()
     app.connect("config-inited", _configure, priority=900)
+    app.connect("config-inited", head.configure, priority=901)
+    app.connect("config-inited", offers.configure, priority=902)
+    app.connect("config-inited", search.configure, priority=903)
     app.connect("builder-inited", _copy_assets)
     app.connect("env-purge-doc", lambda app, env, name: rendering.claims_of(env).pop(name, None))
+    app.connect("doctree-read", cells.prepare, priority=400)  # before Sphinx collects the titles
     app.connect("doctree-read", rendering.join_twins)
     app.connect("doctree-read", tables.state_duration)
     app.connect("env-updated", tables.outdated)
-    app.connect("doctree-resolved", tables.fill)
+    app.connect("doctree-resolved", tables.filler({**MADE, "finding": landing.finding}))
+    app.connect("doctree-resolved", offers.write, priority=900)
     app.connect("html-page-context", _scripts, priority=900)
-    app.connect("html-page-context", _offer_standalone, priority=900)
+    app.connect("html-page-context", offers.buttons, priority=900)
+    app.connect("html-page-context", search.scripts, priority=900)
+    app.connect("build-finished", search.write_texts)
+    app.connect("html-page-context", head.describe, priority=901)
+    app.connect("html-page-context", head.slim, priority=901)
     return {"version": "1", "env_version": 1, "parallel_read_safe": False, "parallel_write_safe": True}
 
 
@@ -67,43 +112,28 @@ def _copy_assets(app) -> None:
         return
     static = Path(app.outdir) / "_static"
     mathjax = Path(distribution("django-static-mathjax").locate_file("mathjax/static/mathjax"))
-    es5 = mathjax / "es5"
     target = static / "mathjax"
-    if not (target / "tex-mml-chtml.js").exists():
-        for part in ("output/chtml/fonts", "input/tex/extensions"):
-            shutil.copytree(es5 / part, target / part, dirs_exist_ok=True)
-        shutil.copy2(es5 / "tex-mml-chtml.js", target)
-        licences = [p for p in (mathjax / "LICENSE", mathjax.parent / "LICENSE") if p.exists()]
-        for licence in licences[:1]:
-            shutil.copy2(licence, target)
-    standalone.write(chapters.notebooks(), Path(app.outdir) / STANDALONE)
+    for part in MATHJAX:
+        source, copied = mathjax / "es5" / part, target / part
+        copied.parent.mkdir(parents=True, exist_ok=True)
+        if source.is_dir():
+            shutil.copytree(source, copied, dirs_exist_ok=True)
+        else:
+            shutil.copy2(source, copied)
+    licences = [p for p in (mathjax / "LICENSE", mathjax.parent / "LICENSE") if p.exists()]
+    for licence in licences[:1]:
+        shutil.copy2(licence, target)
+    fonts.write(static / "fonts")
+    pictures.write(app)
+    cite.copy(app)
     script = Path(plotly.__file__).parent / "package_data" / "plotly.min.js"
     if not (static / script.name).exists():
         shutil.copy2(script, static)
 
 
 def _scripts(app, pagename, templatename, context, doctree) -> None:
-    """Plotly on the pages that draw with it; no script that would ask a CDN; a bibliography that is a list."""
+    """Plotly on the pages that draw with it; a bibliography that is a list."""
     if doctree is not None and rendering.has_plotly(doctree):
         app.add_js_file("plotly.min.js", priority=300)  # the list below is the builder's own, for this page
     if "body" in context:  # docutils' roles for a bibliography are no list to a screen reader
         context["body"] = context["body"].replace('role="doc-biblioentry"', 'role="listitem"')
-    context["script_files"] = [
-        s for s in context["script_files"] if "thebe" not in f"{s.filename} {s.attributes}".lower()
-    ]
-
-
-def _offer_standalone(app, pagename, templatename, context, doctree) -> None:
-    """A button for the stand-alone notebook, beside Colab's, on every chapter's page."""
-    if f"{pagename}.ipynb" in (path.relative_to(inputs.ROOT).as_posix() for path in chapters.notebooks()):
-        link = f"{STANDALONE}/{pagename.rpartition('/')[2]}.ipynb"
-        context["header_buttons"].append(
-            {
-                "type": "link",
-                "url": context["pathto"](link, resource=True),
-                "text": "",
-                "tooltip": "Download as one file that runs alone: upload it to Colab, or open it in an empty folder",
-                "icon": "fas fa-box-archive",
-                "label": "standalone-button",
-            }
-        )

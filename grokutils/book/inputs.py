@@ -48,7 +48,8 @@ def notebook(cells: list[dict], root: Path = ROOT) -> str:
 
 def site(root: Path = ROOT) -> str:
     """Hash of all that the built pages depend on."""
-    digest = hashlib.sha256(os.environ.get("BOOK_ADDRESS", "").encode())
+    told = [os.environ.get(name, "") for name in ("BOOK_ADDRESS", "BOOK_DOWNLOADS")]
+    digest = hashlib.sha256("\0".join(told).encode())
     single = ("_config.yml", "_toc.yml", "benchmarks/record.json", "pyproject.toml", "requirements.txt")
     files = [root / name for name in single]
     files += [

@@ -9,8 +9,9 @@ from pathlib import Path
 
 NAME = "the-geometry-of-grokking"
 MINUTES = 10  # what Chromium may take to typeset the whole book, and again to print it
-SHEET = {"format": "A4", "margin": dict.fromkeys(("top", "bottom", "left", "right"), "17mm")}
-FOOTER = '<div style="font-size:8px;width:100%;text-align:center"><span class="pageNumber"></span></div>'
+SCRIPT = Path(__file__).with_name(
+    "press.js"
+)  # makes of the single page a book: title, contents, running heads
 
 
 def pack(site: Path, target: Path) -> None:
@@ -27,7 +28,7 @@ def whole(single: Path) -> Path:
 
 
 def print_pdf(page: Path, target: Path) -> None:
-    """Print an HTML page with its equations typeset; folded code stays folded.
+    """Print an HTML page as a book, with its equations typeset; folded code is left out.
 
     Raises
     ------
@@ -47,10 +48,6 @@ def print_pdf(page: Path, target: Path) -> None:
         opened.goto(page.resolve().as_uri())
         opened.evaluate("window.MathJax?.startup?.promise?.then(() => true)")
         opened.emulate_media(media="print")
-        extras = {
-            "display_header_footer": True,
-            "header_template": "<span></span>",
-            "footer_template": FOOTER,
-        }
-        opened.pdf(path=target, outline=True, tagged=True, **SHEET, **extras)
+        opened.evaluate(SCRIPT.read_text(encoding="utf-8"))
+        opened.pdf(path=target, outline=True, tagged=True, prefer_css_page_size=True, print_background=True)
         browser.close()

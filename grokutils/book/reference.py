@@ -1,8 +1,9 @@
-"""The reference page: docstrings in the house's form, each with the chapters that use what it describes."""
+"""The reference page: docstrings read by napoleon and summed up by autosummary, with the chapters that use each name."""
 
 from __future__ import annotations
 
 import ast
+import importlib
 import json
 import re
 from functools import cache
@@ -10,6 +11,7 @@ from pathlib import Path
 
 from docutils import nodes
 from docutils.statemachine import StringList
+from sphinx.ext.napoleon import Config, NumpyDocstring
 from sphinx.util.docutils import SphinxDirective
 
 from . import chapters
@@ -19,18 +21,27 @@ RULE = re.compile(r"-{3,}$")
 # Code and roles stay as they are; elsewhere norms, powers and indices must not be taken for markup.
 MARKUP = re.compile(r"(``.+?``|:\w+:`.+?`)")
 
+NAPOLEON = Config(napoleon_use_rtype=False, napoleon_use_ivar=True)
+
 # As data flows; a module that is not named here comes after these.
 ORDER = (
     "tasks",
     "activations",
+    "models",
     "networks",
-    "training",
+    "losses",
+    "linearization",
     "zero_loss",
+    "flow",
     "slow_flow",
+    "training",
     "isolated",
+    "records",
+    "fourier",
+    "alignment",
+    "delay",
     "symbolic",
     "toys",
-    "records",
 )
 
 
@@ -38,15 +49,38 @@ class Modules(SphinxDirective):
     """``{modules}``: every public module of grokutils, documented from its docstrings."""
 
     def run(self) -> list[nodes.Node]:
-        text = [
-            line
-            for name in modules()
-            for line in (f"## {name}", "", "```{eval-rst}", f".. automodule:: grokutils.{name}", "```", "")
-        ]
+        text = [line for name in modules() for line in self._module(name)]
         made = nodes.section()
         made.document = self.state.document
         self.state.nested_parse(StringList(text, source="grokutils"), 0, made, match_titles=True)
         return made.children
+
+    @staticmethod
+    def _module(name: str) -> list[str]:
+        """A heading, one line for each public name, and then all of it."""
+        summary = [f"   {public}" for public in names(name)]
+        return [
+            f"## {name}",
+            "",
+            "```{eval-rst}",
+            f".. currentmodule:: grokutils.{name}",
+            ".. autosummary::",
+            "   :nosignatures:",
+            "",
+            *summary,
+            "",
+            f".. automodule:: grokutils.{name}",
+            "```",
+            "",
+        ]
+
+
+def names(module: str) -> list[str]:
+    """Public names of one module of the package that can be called, as it lists them or as they stand there."""
+    found = importlib.import_module(f"grokutils.{module}")
+    own = [key for key, value in vars(found).items() if getattr(value, "__module__", "") == found.__name__]
+    public = getattr(found, "__all__", [key for key in own if not key.startswith("_")])
+    return [key for key in public if callable(getattr(found, key))]
 
 
 def modules(root: Path = ROOT) -> list[str]:
@@ -58,8 +92,9 @@ def modules(root: Path = ROOT) -> list[str]:
 
 
 def process_docstring(app, what, name, obj, options, lines: list[str]) -> None:
-    """Sphinx's event for each docstring: write sections as lists, keep |x| and x_k, and add the chapters."""
-    lines[:] = _as_rst([_escaped(line) for line in lines])
+    """Sphinx's event for each docstring: keep |x| and x_k, read the sections, and add the chapters."""
+    text = _split([_escaped(line) for line in lines])
+    lines[:] = NumpyDocstring(text, NAPOLEON, app, what, name, obj, options).lines()
     if what in ("class", "exception", "function") and (used := users().get(name)):
         links = ", ".join(f":doc:`{_short(page)} </{page}>`" for page in used)
         lines += ["", f"*Used in:* {links}.", ""]
@@ -73,23 +108,15 @@ def _escaped(line: str) -> str:
     return re.sub(r":(func|class|exc):`(\w+\.\w+)`", r":\1:`\2 <grokutils.\2>`", line)
 
 
-def _as_rst(lines: list[str]) -> list[str]:
-    """Headings underlined by hyphens become bold words, and their "name : meaning" entries a definition list."""
+def _split(lines: list[str]) -> list[str]:
+    """In a section, "name : meaning" on one line as napoleon wants it: the meaning on lines of its own, not a type."""
     made: list[str] = []
-    section = None
+    inside = False
     for line, following in zip(lines, [*lines[1:], ""], strict=True):
-        if RULE.fullmatch(following.strip()) and line.strip():
-            section = line.strip()
-            made += ["", f"**{section}**", ""]
-        elif RULE.fullmatch(line.strip()) and section:
-            continue
-        elif section and line and not line[0].isspace():
-            term, _, meaning = line.partition(" : ")
-            made += [
-                "",
-                f"``{term}``" if section != "Returns" else term,
-                *([f"    {meaning}"] if meaning else []),
-            ]
+        inside = inside or bool(RULE.fullmatch(following.strip()) and line.strip())
+        term, colon, meaning = line.partition(" : ")
+        if inside and colon and not line[0].isspace():
+            made += [term, f"    {meaning}"]
         else:
             made.append(line)
     return made

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import base64
+import copy
 import io
-import json
 import zipfile
 from functools import cache
 from pathlib import Path
@@ -40,23 +40,17 @@ if "grokutils" not in sys.modules:
     unpack(ARCHIVE, NEEDED)"""
 
 
-def write(chapters: list[Path], folder: Path, root: Path = ROOT) -> list[Path]:
-    """Write every chapter's stand-alone notebook into ``folder``; returns the files, each named as its chapter."""
-    folder.mkdir(parents=True, exist_ok=True)
-    written = []
-    for path in chapters:
-        notebook = json.loads(path.read_text(encoding="utf-8"))
-        records = any("delay.stored(" in "".join(c["source"]) for c in notebook["cells"])
-        cell = SETUP_CELL.format(needed=_needed(root), archive=_archive(root, records))
-        (setup,) = [c for c in notebook["cells"] if "setup" in c["metadata"].get("tags", [])]
-        setup["source"] = cell.splitlines(keepends=True)
-        setup["metadata"].update(
-            cellView="form", jupyter={"source_hidden": True}
-        )  # folded in Colab, in JupyterLab
-        target = folder / path.name
-        target.write_text(json.dumps(notebook, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
-        written.append(target)
-    return written
+def packed(notebook: dict, root: Path = ROOT) -> dict:
+    """A copy of a chapter that carries the package in its set-up cell."""
+    made = copy.deepcopy(notebook)
+    records = any("delay.stored(" in "".join(c["source"]) for c in made["cells"])
+    cell = SETUP_CELL.format(needed=_needed(root), archive=_archive(root, records))
+    (setup,) = [c for c in made["cells"] if "setup" in c["metadata"].get("tags", [])]
+    setup["source"] = cell.splitlines(keepends=True)
+    setup["metadata"].update(
+        cellView="form", jupyter={"source_hidden": True}
+    )  # folded in Colab, in JupyterLab
+    return made
 
 
 def _needed(root: Path) -> list[str]:

@@ -1,18 +1,16 @@
-"""Tables that the book makes of itself: the scorecard of claims, the chapters with their times, and their machines."""
+"""What the book tells of itself: how long its chapters take, on which machine they ran, how fast the package is."""
 
 from __future__ import annotations
 
 import html
 import json
-from collections import Counter
+from collections.abc import Callable
 from pathlib import Path
 
 from docutils import nodes
 from sphinx.util.docutils import SphinxDirective
 
-from ..claims import MARKS, VERDICTS
 from .inputs import ROOT
-from .rendering import claims_of
 
 SPEEDS = ROOT / "benchmarks" / "record.json"  # written by `make bench`
 
@@ -21,25 +19,11 @@ class placeholder(nodes.General, nodes.Element):  # noqa: N801
     """Where a table goes once every document is read; ``table`` names which."""
 
 
-class Scorecard(SphinxDirective):
-    """``{scorecard}``: every claim of every chapter, from the outputs of this build."""
+class Made(SphinxDirective):
+    """A directive whose content is made of all documents, once they are read."""
 
     def run(self) -> list[nodes.Node]:
-        return [placeholder(table="scorecard")]
-
-
-class Chapters(SphinxDirective):
-    """``{chapters}``: every notebook of the book with the time that it takes."""
-
-    def run(self) -> list[nodes.Node]:
-        return [placeholder(table="chapters")]
-
-
-class Execution(SphinxDirective):
-    """``{execution}``: for every notebook the time, date, machine and versions of its stored outputs."""
-
-    def run(self) -> list[nodes.Node]:
-        return [placeholder(table="execution")]
+        return [placeholder(table=self.name)]
 
 
 class Benchmarks(SphinxDirective):
@@ -55,13 +39,14 @@ def outdated(app, env) -> list[str]:
     return [name for name in env.found_docs if any(env.get_doctree(name).findall(placeholder))]
 
 
-def fill(app, doctree, docname: str) -> None:
-    """Replace the placeholders of one document."""
-    for node in list(doctree.findall(placeholder)):
-        made = {"scorecard": _scorecard, "chapters": _chapters, "execution": _execution}[node["table"]](
-            app, docname
-        )
-        node.replace_self(nodes.raw("", made, format="html"))
+def filler(makers: dict[str, Callable]) -> Callable:
+    """A listener to Sphinx's event for resolved documents: ``makers[table](app, docname, node)`` gives the HTML."""
+
+    def fill(app, doctree, docname: str) -> None:
+        for node in list(doctree.findall(placeholder)):
+            node.replace_self(nodes.raw("", makers[node["table"]](app, docname, node), format="html"))
+
+    return fill
 
 
 def in_reading_order(env) -> list[str]:
@@ -74,52 +59,8 @@ def in_reading_order(env) -> list[str]:
     return order
 
 
-def _scorecard(app, docname: str) -> str:
-    claims = claims_of(app.env)
-    counts = Counter(record["verdict"] for records in claims.values() for record in records)
-    summary = ", ".join(f"{MARKS[v]} {counts[v]} {v}" for v in VERDICTS.values() if counts[v])
-    parts = [f'<p class="scorecard-summary">{sum(counts.values())} claims: {summary}.</p>']
-    for name in in_reading_order(app.env):
-        if name not in claims:
-            continue
-        link = app.builder.get_relative_uri(docname, name)
-        title = html.escape(app.env.titles[name].astext())
-        rows = "".join(_row(record, link) for record in claims[name])
-        parts.append(
-            f'<table class="scorecard"><caption><a href="{link}">{title}</a></caption>'
-            "<thead><tr><th>verdict</th><th>claim</th><th>reported</th><th>measured</th></tr></thead>"
-            f"<tbody>{rows}</tbody></table>"
-        )
-    return "\n".join(parts)
-
-
-def _row(record: dict, link: str) -> str:
-    text = {key: html.escape(value) for key, value in record.items()}
-    note = f"<br><small>{text['note']}</small>" if text["note"] else ""
-    return (
-        f'<tr><td data-label="verdict">{MARKS[record["verdict"]]} {text["verdict"]}</td>'
-        f'<td data-label="claim"><a href="{link}#claim-{text["name"]}">{text["statement"]}</a>{note}</td>'
-        f'<td data-label="reported">{text["reported"]}</td><td data-label="measured">{text["measured"]}</td></tr>'
-    )
-
-
-def _chapters(app, docname: str) -> str:
-    rows = []
-    for name in in_reading_order(app.env):
-        path = Path(app.env.doc2path(name))
-        if path.suffix != ".ipynb":
-            continue
-        link, title = app.builder.get_relative_uri(docname, name), app.env.titles[name].astext()
-        number = path.stem.split("_")[0] if path.stem[:2].isdigit() else ""
-        rows.append(
-            f'<tr><td>{number}</td><td><a href="{link}">{html.escape(title)}</a></td><td>{duration(path)}</td></tr>'
-        )
-    head = "<thead><tr><th></th><th>chapter</th><th>time</th></tr></thead>"
-    note = "<caption>Measured two chapters at a time on two cores, one thread each.</caption>"
-    return f'<table class="chapters">{note}{head}<tbody>{"".join(rows)}</tbody></table>'
-
-
-def _execution(app, docname: str) -> str:
+def execution(app, docname: str, node) -> str:
+    """For every notebook the time, date, machine and versions of its stored outputs."""
     rows = []
     for name in in_reading_order(app.env):
         path = Path(app.env.doc2path(name))

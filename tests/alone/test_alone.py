@@ -5,6 +5,7 @@ The flagship runs both ways where almost nothing is installed: with grokutils fr
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import subprocess
@@ -45,7 +46,9 @@ def alone(tmp_path_factory) -> Path:
     """A folder with every chapter's stand-alone notebook, by the name of its page."""
     folder = tmp_path_factory.mktemp("alone")
     for page in chapters.chapters():
-        standalone.write([chapters.ROOT / f"{page}.ipynb"], (folder / page).parent)
+        (folder / page).parent.mkdir(parents=True, exist_ok=True)
+        made = standalone.packed(json.loads((chapters.ROOT / f"{page}.ipynb").read_text(encoding="utf-8")))
+        (folder / f"{page}.ipynb").write_text(json.dumps(made), encoding="utf-8")
     return folder
 
 

@@ -1,26 +1,25 @@
-"""Every page, as a reader may meet it: served or from a file, wide or 390 px, light or dark."""
+"""Every page, as a reader may meet it: served or from a file, on a desk, a tablet or a phone, light or dark, with a weight."""
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 
 import axe_playwright_python
 import chapters
 import pytest
 
-SIZES = {"wide": (1280, 900), "narrow": (390, 844)}
+WIDTHS = (1400, 768, 390)  # px
+HEIGHT = 900
 PAGES = [*chapters.pages(), "index", "search", "genindex"]
 AXE = (Path(axe_playwright_python.__file__).parent / "axe.min.js").read_text(encoding="utf-8")
-# Pictures of every page take a minute: only where somebody will look at them.
-PICTURES = bool(os.environ.get("CI") or os.environ.get("BOOK_SCREENSHOTS"))
-SCREENSHOTS = chapters.ROOT / "_build" / "screenshots"
+HEAVIEST = 1_500_000  # bytes before a figure library is asked for
+LIBRARIES = ("plotly",)
 
 # What a page that is ready must not have; each finding in words.
 FINDINGS = r"""() => {
   const found = [], root = document.documentElement;
-  const title = () => [...document.querySelectorAll('h1')].find(heading => heading.getClientRects().length);
   const name = e => e.outerHTML.slice(0, 120);
+  const seen = e => e.getClientRects().length > 0;
   if (root.scrollWidth > root.clientWidth) {
     const wide = [...document.querySelectorAll('main *')].filter(e => e.getBoundingClientRect().right > root.clientWidth + 1);
     found.push(`scrolls sideways by ${root.scrollWidth - root.clientWidth} px: ${wide.slice(0, 3).map(name).join(' ')}`);
@@ -31,19 +30,25 @@ FINDINGS = r"""() => {
   for (const error of document.querySelectorAll('mjx-merror')) found.push(`equation in error: ${error.textContent}`);
   const texts = document.createTreeWalker(document.body, NodeFilter.SHOW_TEXT);
   while (texts.nextNode()) {
-    const node = texts.currentNode;
-    if (node.parentElement.closest('pre, code, script, style, noscript, textarea, mjx-container')) continue;
-    if (/\$\$|\\\(|\\\[|\{(prf:ref|eq|cite|numref|ref|doc)\}`/.test(node.data)) found.push(`raw markup: ${node.data.trim().slice(0, 120)}`);
+    const node = texts.currentNode, parent = node.parentElement;
+    if (!node.data.trim() || parent.closest('script, style, noscript, textarea, mjx-container')) continue;
+    if (seen(parent) && !parent.closest('svg, canvas') && parseFloat(getComputedStyle(parent).fontSize) < 11)
+      found.push(`${getComputedStyle(parent).fontSize}: ${node.data.trim().slice(0, 60)}`);
+    if (parent.closest('pre, code')) continue;
+    if (/\$\$|\\\(|\\\[|\{(prf:ref|eq|cite|numref|ref|doc)\}`|:::/.test(node.data)) found.push(`raw markup: ${node.data.trim().slice(0, 120)}`);
   }
   for (const image of document.images) {
-    if (!image.alt.trim()) found.push(`no alt text: ${image.src.slice(-60)}`);
-    if (image.complete && !image.naturalWidth && image.getClientRects().length) found.push(`empty image: ${image.src.slice(-60)}`);
+    const link = image.closest('a');
+    if (!image.alt.trim() && !(link && link.textContent.trim())) found.push(`no alt text: ${image.src.slice(-60)}`);
+    if (image.complete && !image.naturalWidth && seen(image)) found.push(`empty image: ${image.src.slice(-60)}`);
   }
   for (const scrolls of document.querySelectorAll('.bd-article mjx-container[display], .bd-article pre')) {
-    if (scrolls.scrollWidth > scrolls.clientWidth + 1 && scrolls.tabIndex < 0) found.push(`scrolls, but not by keyboard: ${name(scrolls)}`);
+    if (seen(scrolls) && scrolls.scrollWidth > scrolls.clientWidth + 1 && scrolls.tabIndex < 0) found.push(`scrolls, but not by keyboard: ${name(scrolls)}`);
+    if (seen(scrolls) && scrolls.scrollWidth > scrolls.clientWidth + 1 && !scrolls.classList.contains('goes-on')) found.push(`cut without a cue: ${name(scrolls)}`);
   }
-  const box = title()?.getBoundingClientRect();
-  if (!box || box.top > innerHeight) found.push('no title on the first screen');
+  const title = [...document.querySelectorAll('h1')].find(seen)?.getBoundingClientRect();
+  if (!title || title.top > innerHeight) found.push('no title on the first screen');
+  if (document.querySelectorAll('.bd-article summary, .bd-article details').length && /Show code cell/.test(document.body.textContent)) found.push('code bars');
   return found;
 }"""
 
@@ -67,53 +72,168 @@ LIGHTNESS = """() => {
 
 
 @pytest.fixture(scope="module")
-def windows(browser):
-    """A browser context for each size of window."""
-    opened = {
-        size: browser.new_context(viewport={"width": width, "height": height}, has_touch=size == "narrow")
-        for size, (width, height) in SIZES.items()
-    }
-    yield opened
-    for context in opened.values():
-        context.close()
+def window(browser):
+    """One window for all pages, of a reader who can also touch."""
+    context = browser.new_context(viewport={"width": WIDTHS[0], "height": HEIGHT}, has_touch=True)
+    yield context
+    context.close()
 
 
-@pytest.mark.parametrize("scheme", ["http", "file"])
-@pytest.mark.parametrize("size", SIZES)
+def look(page, mode: str) -> list[str]:
+    """Findings of one page in one mode, at its present width."""
+    page.emulate_media(color_scheme=mode)
+    page.wait_for_function("mode => document.documentElement.dataset.theme === mode", arg=mode)
+    found = page.evaluate(FINDINGS)
+    ground, ink = page.evaluate(LIGHTNESS)
+    if (ground > 0.5) != (mode == "light") or abs(ground - ink) < 0.4:
+        found.append(f"ground {ground:.2f}, ink {ink:.2f}")
+    return [f"{page.viewport_size['width']} px, {mode}: {finding}" for finding in found]
+
+
 @pytest.mark.parametrize("name", PAGES)
-def test_page_is_sound(name, size, scheme, windows, addresses, listen, settle):
-    page = windows[size].new_page()
+def test_page_is_sound_and_light_when_served(name, window, addresses, listen, settle):
+    page = window.new_page()
     complaints = listen(page)
-    page.emulate_media(color_scheme="light")
-    page.goto(f"{addresses[scheme]}/{name}.html")
+    sizes: dict[str, int] = {}
+
+    def weigh(response):
+        if not any(library in response.url for library in LIBRARIES):
+            sizes[response.url] = int(response.headers.get("content-length", 0))
+
+    page.on("response", weigh)
+    page.goto(f"{addresses['http']}/{name}.html")
     if name == "index":  # sends on to the first page
         page.wait_for_url("**/intro.html")
     settle(page)
-    for scheme_of_color in ("light", "dark"):
-        page.emulate_media(color_scheme=scheme_of_color)
-        page.wait_for_function(
-            "theme => document.documentElement.dataset.theme === theme", arg=scheme_of_color
-        )
-        complaints += [f"{scheme_of_color}: {finding}" for finding in page.evaluate(FINDINGS)]
-        ground, ink = page.evaluate(LIGHTNESS)
-        if (ground > 0.5) != (scheme_of_color == "light") or abs(ground - ink) < 0.4:
-            complaints.append(f"{scheme_of_color}: ground {ground:.2f}, ink {ink:.2f}")
-        if scheme == "file" and (size == "narrow") == (scheme_of_color == "dark"):
-            page.evaluate(AXE)
-            complaints += [f"{scheme_of_color}: {finding}" for finding in page.evaluate(ACCESS)]
-        if (
-            PICTURES
-            and scheme == "http"
-            and (size, scheme_of_color) != ("narrow", "dark")
-            and name in chapters.pages()
-        ):
-            target = SCREENSHOTS / f"{name.replace('/', '-')}-{size}-{scheme_of_color}.jpeg"
-            area = {
-                "x": 0,
-                "y": 0,
-                "width": SIZES[size][0],
-                "height": 8000,
-            }  # Chromium repeats what is beyond 16384
-            page.screenshot(path=target, full_page=True, clip=area, type="jpeg", quality=70)
+    weight = sum(sizes.values())
+    assert weight > 400_000, "nothing was weighed"
+    if weight > HEAVIEST and name != "search":  # the page of results loads the whole index
+        heavy = sorted(sizes.items(), key=lambda item: -item[1])[:5]
+        complaints.append(f"{weight / 1e6:.2f} MB: {heavy}")
+    complaints += look(page, "light")
+    for width in WIDTHS[1:]:
+        page.set_viewport_size({"width": width, "height": HEIGHT})
+        page.evaluate("new Promise(done => requestAnimationFrame(() => requestAnimationFrame(done)))")
+        complaints += look(page, "dark" if width == 768 else "light")
     page.close()
     assert not complaints, "\n".join(complaints)
+
+
+@pytest.mark.parametrize("name", PAGES)
+def test_page_is_sound_and_accessible_as_a_file(name, window, addresses, listen, settle):
+    page = window.new_page()
+    complaints = listen(page)
+    page.set_viewport_size({"width": 390, "height": HEIGHT})
+    page.goto(f"{addresses['file']}/{name}.html")
+    settle(page)
+    page.evaluate(AXE)
+    for mode in ("dark", "light"):
+        complaints += look(page, mode)
+        complaints += [f"{mode}: {finding}" for finding in page.evaluate(ACCESS)]
+    page.close()
+    assert not complaints, "\n".join(complaints)
+
+
+# First paint and first equation, as multiples of what the same theme takes for a page with nothing on it.
+SLOWEST_PAINT = 3.0
+SLOWEST_EQUATION = 6.0
+WATCH = """
+  window.firstEquation = null;
+  new MutationObserver(() => { if (firstEquation === null && document.querySelector('mjx-container')) firstEquation = performance.now(); })
+    .observe(document, { childList: true, subtree: true });
+"""
+PAINT = "performance.getEntriesByName('first-contentful-paint')[0]?.startTime ?? null"
+EMPTY = "book/empty"
+
+
+def times(browser, address: str, html: str = "") -> tuple[float, float | None]:
+    """First paint and first equation of a page in a cold window, in ms; ``html`` stands in for the page."""
+    with browser.new_context(viewport={"width": 1400, "height": HEIGHT}) as context:
+        page = context.new_page()
+        page.add_init_script(WATCH)
+        if html:
+            page.route(f"**/{EMPTY}.html", lambda route: route.fulfill(body=html, content_type="text/html"))
+        page.goto(address)
+        page.wait_for_function(f"({PAINT}) !== null")
+        if page.evaluate("!!document.querySelector('.math')"):
+            page.wait_for_function("firstEquation !== null")
+        return page.evaluate(PAINT), page.evaluate("firstEquation")
+
+
+def test_pages_are_painted_almost_as_soon_as_an_empty_one(browser, addresses, site, capsys):
+    whole = (site / "book/glossary.html").read_text(encoding="utf-8")
+    before, rest = whole.split('<article class="bd-article">', 1)
+    empty = before + '<article class="bd-article"><h1>Empty</h1>' + rest[rest.index("</article>") :]
+    least = min(times(browser, f"{addresses['http']}/{EMPTY}.html", empty)[0] for _ in range(3))
+    slow, said = [], []
+    for name in chapters.pages():
+        tries = [times(browser, f"{addresses['http']}/{name}.html") for _ in range(2)]
+        paint = min(first for first, _ in tries) / least
+        equation = min((e for _, e in tries if e is not None), default=0) / least
+        said.append(f"{paint:.1f} {equation:.1f} {name}")
+        if paint > SLOWEST_PAINT or equation > SLOWEST_EQUATION:
+            slow.append(said[-1])
+    with capsys.disabled():
+        print(
+            f"\nempty page: {least:.0f} ms; first paint and first equation in multiples of it:",
+            *said,
+            sep="\n",
+        )
+    assert not slow, slow
+
+
+@pytest.mark.parametrize("name", chapters.pages())
+def test_page_says_what_it_is(name, site):
+    from html.parser import HTMLParser
+
+    from PIL import Image
+
+    class Head(HTMLParser):
+        def __init__(self):
+            super().__init__()
+            self.metas, self.titles = [], 0
+
+        def handle_starttag(self, tag, attributes):
+            given = dict(attributes)
+            self.titles += tag == "title"
+            if tag == "meta" and (key := given.get("name") or given.get("property")):
+                self.metas.append((key, given.get("content")))
+
+    head = Head()
+    text = (site / f"{name}.html").read_text(encoding="utf-8")
+    head.feed(text.split("</head>")[0])
+    said = {key: [value for k, value in head.metas if k == key] for key, _ in head.metas}
+    assert head.titles == 1
+    (description,) = said["description"]
+    assert 40 <= len(description) <= 300
+    assert said["og:description"] == [description]
+    assert len(said["og:title"]) == len(said["viewport"][:1]) == 1
+    (picture,) = said["og:image"]
+    with Image.open((site / name).parent / picture) as image:
+        assert image.size == (1200, 630)
+    assert "fontawesome.js" not in text
+    assert ("mathjax/startup.js" in text) == ('class="math' in text)
+
+
+def test_a_chapter_has_one_name_everywhere(site):
+    for name in chapters.chapters():
+        stem = name.rpartition("/")[2]
+        if not stem[:2].isdigit():
+            continue
+        title = chapters.notebook(name).cells[0].source.splitlines()[0].removeprefix("# ")
+        plain = f"{stem[:2]} {title}"
+        html = (site / f"{name}.html").read_text(encoding="utf-8")
+        shown = html.replace('<span class="chapter-number">', "").replace(
+            f"{stem[:2]} </span>", f"{stem[:2]} "
+        )
+        shown = shown.replace("&#39;", "’").replace("'", "’")
+        plain = plain.replace("'", "’")
+        assert f"<title>{plain} &#8212;" in shown
+        assert f"<h1>{plain}<" in shown
+        intro = (
+            (site / "book/intro.html")
+            .read_text(encoding="utf-8")
+            .replace('<span class="chapter-number">', "")
+        )
+        intro = intro.replace("&#x27;", "’").replace("'", "’")
+        assert f'<span class="card-title">{plain}</span>' in intro

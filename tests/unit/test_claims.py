@@ -5,6 +5,7 @@ import json
 
 import numpy as np
 import pytest
+import sympy as sp
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
@@ -82,12 +83,13 @@ def test_text_has_every_part(capsys):
 
 @given(
     text=st.text(st.sampled_from("<>&\"'abc "), min_size=1),
-    part=st.sampled_from(["statement", "reported", "measured", "note"]),
+    part=st.sampled_from(["statement", "rule", "reported", "measured", "note"]),
 )
 def test_html_is_escaped(text, part):
     record = {
         "name": "a",
         "statement": "s",
+        "rule": "u",
         "reported": "r",
         "measured": "m",
         "verdict": "fails",
@@ -130,13 +132,56 @@ def test_a_notebook_gets_the_record():
         record = output.data[claims.MIME]
         assert json.loads(json.dumps(record)) == {
             "name": "a-b",
+            "kind": "study",
             "statement": "a b",
+            "rule": "",
             "reported": "<r>",
             "measured": "m",
             "verdict": "fails",
             "note": "",
+            "changes": [],
         }
         assert output.data["text/html"] == claims.as_html(record)
         assert output.data["text/plain"] == claims.as_text(record)
     finally:
         InteractiveShell.clear_instance()
+
+
+def test_the_rule_its_changes_and_the_kind_are_kept(capsys):
+    changes = [("at least 0.9", "the bound fell to 0.8", "fails became holds")]
+    text = shown(capsys, kind="book", rule="at least 0.8", changes=changes)
+    assert "  rule: at least 0.8\n" in text
+
+
+@pytest.mark.parametrize("kind", ["proved", "", "Study", None])
+def test_kinds_that_are_none(kind):
+    with pytest.raises(ValueError, match=r"kind = .*must be one of 'study', 'slip', 'book'"):
+        claims.claim("a", measured="2", holds=True, kind=kind)
+
+
+@pytest.mark.parametrize("changes", [["text"], [("a", "b")], [("a", "b", "")], [("a", "b", 3)]])
+def test_changes_that_are_not_three_texts(changes):
+    with pytest.raises(ValueError, match=r"changes = .*first form, change, effect"):
+        claims.claim("a", measured="2", holds=True, changes=changes)
+
+
+@pytest.mark.parametrize("check", [True, np.bool_(True), torch.tensor(True), sp.true, sp.Eq(2, 2)])
+def test_what_is_proved_is_shown(capsys, check):
+    claims.proved("the-sum", "$1 + 1 = 2$", True, check)
+    assert capsys.readouterr().out == "✓ proved: $1 + 1 = 2$\n"
+    record = {"name": "the-sum", "kind": "proved", "statement": "1 < 2", "verdict": "proved"}
+    assert 'id="claim-the-sum"' in claims.as_html(record)
+    assert "1 &lt; 2" in claims.as_html(record)
+
+
+@pytest.mark.parametrize("check", [False, np.bool_(False), torch.tensor(False), sp.false, sp.Eq(2, 3)])
+def test_a_check_that_fails_stops_the_chapter(capsys, check):
+    with pytest.raises(AssertionError, match="the-sum: check 2 of 3 failed: it is two"):
+        claims.proved("the-sum", "it is two", True, check, True)
+    assert capsys.readouterr().out == ""
+
+
+@pytest.mark.parametrize("checks", [(), (1,), ("True",), (None,), (sp.Symbol("x") > 0,), ([True],)])
+def test_checks_that_are_no_truth_values(checks):
+    with pytest.raises(ValueError, match=r"checks.*truth value"):
+        claims.proved("the-sum", "it is two", *checks)

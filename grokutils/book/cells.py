@@ -1,0 +1,155 @@
+"""How a notebook becomes a page that one reads: number and opening first, code folded into small marks.
+
+A code cell tagged ``idea`` shows its code. Every other cell's code is folded into a mark beside its output; a cell
+without output goes into the mark of the next output. The output of the cell tagged ``lead`` moves up to the opening.
+"""
+
+from __future__ import annotations
+
+import html
+import re
+from collections.abc import Iterator
+from pathlib import Path
+
+from docutils import nodes
+
+MATHEMATICS = re.compile(r"(?<![\\$])\$([^$\n]+)\$")
+ICON = (
+    '<svg viewBox="0 0 20 14" width="20" height="14" aria-hidden="true" fill="none" stroke="currentColor" '
+    'stroke-width="1.8"><path d="M6 2 1 7l5 5M14 2l5 5-5 5M12 1 8 13"/></svg>'
+)
+
+
+class mark(nodes.General, nodes.Element):  # noqa: N801
+    """The code of one or more cells, folded, beside what they put out."""
+
+
+class place(nodes.General, nodes.Element):  # noqa: N801
+    """Where folded code stands in the notebook: the page's code switch shows it there."""
+
+
+def visit_mark(translator, node) -> None:
+    """Plain HTML that opens without a script."""
+    count = len(node.children)
+    what = "Code" if count == 1 else f"Code of {count} cells"
+    translator.body.append(
+        f'<details class="code-mark"><summary aria-label="{what}" title="{what}">{ICON}</summary>'
+    )
+
+
+def depart_mark(translator, node) -> None:
+    """End what :func:`visit_mark` began."""
+    translator.body.append("</details>")
+
+
+def visit_place(translator, node) -> None:
+    """An empty element, found by its name."""
+    translator.body.append(f'<div class="code-place" data-code="{html.escape(node["code"])}">')
+
+
+def depart_place(translator, node) -> None:
+    """End what :func:`visit_place` began."""
+    translator.body.append("</div>")
+
+
+def number(docname: str) -> str:
+    """A chapter's number, from its file's name; empty for pages without one."""
+    found = re.match(r"(\d\d)_", docname.rpartition("/")[2])
+    return found[1] if found else ""
+
+
+def cells(doctree) -> Iterator[nodes.container]:
+    """The code cells of a document, in the notebook's order."""
+    return doctree.findall(lambda n: isinstance(n, nodes.container) and n.get("nb_element") == "cell_code")
+
+
+def tags(cell) -> list[str]:
+    """A cell's tags."""
+    return cell.get("cell_metadata", {}).get("tags", [])
+
+
+def part(cell, kind: str) -> nodes.Node | None:
+    """A cell's ``source`` or ``output``, or None."""
+    return next((n for n in cell.children if n.get("nb_element") == f"cell_code_{kind}"), None)
+
+
+def opening(doctree) -> dict[str, nodes.paragraph]:
+    """The paragraphs of a first cell that begin with a bold **Question.** or **Answer.**, by those words."""
+    found = {}
+    for paragraph in doctree.findall(nodes.paragraph):
+        if paragraph.children and isinstance(paragraph[0], nodes.strong):
+            word = paragraph[0].astext().rstrip(".: ").lower()
+            if word in ("question", "answer") and word not in found:
+                found[word] = paragraph
+    return found
+
+
+def prepare(app, doctree) -> None:
+    """Sphinx's event for each document read: number its title, fold its code, lift its first figure."""
+    typeset_claims(doctree)
+    docname = app.env.docname
+    title = next(iter(doctree.findall(nodes.title)), None)
+    if title is not None and number(docname):
+        title.insert(0, nodes.inline("", f"{number(docname)} ", classes=["chapter-number"]))
+    if Path(app.env.doc2path(docname)).suffix != ".ipynb":
+        return
+    for word, paragraph in opening(doctree).items():
+        paragraph["classes"].append(f"chapter-{word}")
+    fold(doctree)
+    lift(doctree)
+
+
+def fold(doctree) -> None:
+    """Fold the code of all cells but those of ideas into marks."""
+    waiting: list[nodes.Node] = []
+    last = None
+    for cell in list(cells(doctree)):
+        cell.attributes.pop("hide_mode", None)
+        source, output = part(cell, "source"), part(cell, "output")
+        if "idea" in tags(cell):
+            cell["classes"].append("idea")
+        elif source is not None:
+            name = f"code-{cell['cell_index']}"
+            source["ids"] = [name]
+            cell.replace(source, place(code=name))
+            waiting.append(source)
+            cell["classes"].append("folded" if output is not None else "silent")
+        if output is not None and waiting:
+            cell.append(mark("", *waiting))
+            waiting = []
+        last = cell
+    if waiting:  # nothing comes after them
+        last.append(mark("", *waiting))
+        last["classes"] = [name for name in last["classes"] if name != "silent"]
+
+
+def lift(doctree) -> None:
+    """Move the output of the cell tagged ``lead``, with its mark, to right under the opening."""
+    lead = next((cell for cell in cells(doctree) if "lead" in tags(cell)), None)
+    first = next(cells(doctree), None)
+    if lead is None or part(lead, "output") is None:
+        return
+    moved = nodes.container(nb_element="lead", classes=["cell", "lead"])
+    for node in [part(lead, "output"), *(n for n in lead.children if isinstance(n, mark))]:
+        lead.remove(node)
+        moved += node
+    if "folded" in lead["classes"]:
+        lead["classes"].append("silent")
+    said = opening(doctree).get("answer")
+    if said is not None:
+        said.parent.insert(said.parent.index(said) + 1, moved)
+    else:
+        first.parent.insert(first.parent.index(first), moved)
+
+
+def typeset_claims(doctree) -> None:
+    """What stands between dollar signs in a claim becomes an equation."""
+    for raw in doctree.findall(nodes.raw):
+        text = raw.astext()
+        if 'id="claim-' in text and "$" in text:
+            raw.children = [nodes.Text(typeset(text))]
+
+
+def typeset(text: str) -> str:
+    """HTML with its $…$ as Sphinx writes inline mathematics."""
+    return MATHEMATICS.sub(r'<span class="math notranslate nohighlight">\\(\1\\)</span>', text)

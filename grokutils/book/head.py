@@ -1,0 +1,94 @@
+"""What stands in a page's head: its description, its social picture, and no script that it does not need."""
+
+from __future__ import annotations
+
+import html
+import re
+
+from docutils import nodes
+
+from . import address, cells, inputs, pictures
+
+LONGEST = 300  # characters of a description
+CITE = "book/cite"  # the page that every footer links to
+
+
+def configure(app, config) -> None:
+    """Our templates, our footer, and the site's own address if it is known."""
+    config.templates_path = [*config.templates_path, str(inputs.PUBLISHING / "templates")]
+    if site := site_address():
+        config.html_baseurl = site
+    options = dict(config.html_theme_options)
+    options["footer_content_items"] = ["book-footer.html", "author.html", "copyright.html"]
+    config.html_theme_options = options
+
+
+def site_address() -> str:
+    """Where the site is published, with a slash at its end; empty while the repository has no address."""
+    where = address.of_build()
+    if where is None:
+        return ""
+    owner, name = where.repository.split("/")
+    return f"https://{owner.lower()}.github.io/{name}/"
+
+
+def describe(app, pagename, templatename, context, doctree) -> None:
+    """Sphinx's event for each page: its description and picture, the links of its footer."""
+    title = re.sub(r"<[^>]+>", "", context.get("title", ""))
+    entries = {
+        "og:title": html.unescape(title),
+        "og:type": "article",
+        "og:site_name": app.config.html_title or app.config.project,
+        "og:description": description(doctree) or f"{html.unescape(title)}: a page of {app.config.project}.",
+        "og:image": site_address() + pictures.SOCIAL.format(pictures.of_page(app, pagename))
+        if site_address()
+        else context["pathto"](pictures.SOCIAL.format(pictures.of_page(app, pagename)), resource=True),
+    }
+    if site_address():
+        entries["og:url"] = f"{site_address()}{pagename}.html"
+    lines = [f'<meta name="description" content="{html.escape(entries["og:description"])}">']
+    lines += [f'<meta property="{key}" content="{html.escape(text)}">' for key, text in entries.items()]
+    context["book_head"] = "\n  ".join(lines)
+    context["metatags"] = ""  # MyST's own may hold a second description
+    page = context["pathto"](CITE)
+    context["book_links"] = [
+        ("Cite", f"{page}#how-to-cite"),
+        ("PDF and zip", f"{page}#pdf-and-zip"),
+        ("Source", f"{page}#source"),
+        ("Run in Colab", f"{page}#run-it"),
+        ("Scorecard", context["pathto"]("book/scorecard")),
+    ]
+
+
+def description(doctree) -> str:
+    """What a chapter's answer says, or else the page's first paragraph, as plain text."""
+    if doctree is None:
+        return ""
+    found = cells.opening(doctree).get("answer")
+    found = found or next((p for p in doctree.findall(nodes.paragraph) if is_prose(p)), None)
+    if found is None:
+        return ""
+    text = " ".join(found.astext().split()).removeprefix("Answer. ")
+    return text if len(text) <= LONGEST else text[: LONGEST - 2].rpartition(" ")[0] + " …"
+
+
+def is_prose(paragraph) -> bool:
+    """Whether a paragraph is text of the page itself, not a note of the build or a caption."""
+    return "chapter-time" not in paragraph["classes"] and len(paragraph.astext()) > 40
+
+
+def slim(app, pagename, templatename, context, doctree) -> None:
+    """Drop the scripts that a page does not need: MathJax without an equation, and what would ask a network."""
+    body = context.get("body", "")
+    unwanted = ["thebe"] if 'class="math' in body else ["thebe", "mathjax"]
+    if "sd-tab" not in body:
+        unwanted.append("design-tabs")
+    context["script_files"] = [
+        script
+        for script in context["script_files"]
+        if not any(word in f"{script.filename} {script.attributes}".lower() for word in unwanted)
+    ]
+    if not re.search(r'class="[^"]*\b(dropdown|toggle)\b', body):
+        context["script_files"] = [
+            s for s in context["script_files"] if "toggle" not in f"{s.filename} {s.attributes}".lower()
+        ]

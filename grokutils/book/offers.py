@@ -1,0 +1,91 @@
+"""What a chapter's page offers to take away: its notebook as text that any reader understands, Colab, print."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+from . import address, cite, head, plain, standalone
+
+FOLDER = "standalone"  # of the built site
+
+
+def configure(app, config) -> None:
+    """Our buttons in place of the theme's, which offer the notebook with its raw directives."""
+    options = dict(config.html_theme_options)
+    options.update(use_download_button=False, launch_buttons={})
+    config.html_theme_options = options
+    config.html_copy_source = False
+
+
+def write(app, doctree, docname: str) -> None:
+    """Sphinx's event for each resolved document: write a chapter's notebook beside the pages."""
+    if app.builder.name != "html" or not is_notebook(app, docname):
+        return
+    source = json.loads(Path(app.env.doc2path(docname)).read_text(encoding="utf-8"))
+    site = head.site_address()
+    base = f"{site}{docname}.html" if site else ""
+    numbers = app.env.toc_fignumbers.get(docname, {})
+    made = standalone.packed(plain.notebook(source, doctree, numbers, base))
+    target = Path(app.outdir) / FOLDER / f"{docname.rpartition('/')[2]}.ipynb"
+    target.parent.mkdir(exist_ok=True)
+    target.write_text(json.dumps(made, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+
+
+def is_notebook(app, docname: str) -> bool:
+    """Whether a document is a notebook."""
+    return docname in app.env.found_docs and app.env.doc2path(docname).endswith(".ipynb")
+
+
+def buttons(app, pagename, templatename, context, doctree) -> None:
+    """Sphinx's event for each page: the group of downloads, and Colab where the address is known."""
+    offered = [
+        {
+            "type": "javascript",
+            "javascript": "window.print()",
+            "text": "Print",
+            "tooltip": "Print this page, or save it as PDF",
+            "icon": "fas fa-file-pdf",
+            "label": "download-pdf-button",
+        },
+        {
+            "type": "link",
+            "url": context["pathto"](head.CITE),
+            "text": "Cite, PDF, zip",
+            "tooltip": "How to cite the book, and the whole of it as one file",
+            "icon": "fas fa-box-archive",
+            "label": "cite-button",
+        },
+    ]
+    if is_notebook(app, pagename):
+        stem = pagename.rpartition("/")[2]
+        if where := address.of_build():
+            context["header_buttons"].append(
+                {
+                    "type": "link",
+                    "url": cite.colab_address(where, pagename),
+                    "text": "",
+                    "tooltip": "Run in Colab",
+                    "icon": "fas fa-rocket",
+                    "label": "colab-button",
+                }
+            )
+        offered.insert(
+            0,
+            {
+                "type": "link",
+                "url": context["pathto"](f"{FOLDER}/{stem}.ipynb", resource=True),
+                "text": "Notebook",
+                "tooltip": "One file that runs alone: open it in Colab, or in an empty folder",
+                "icon": "fas fa-download",
+                "label": "standalone-button",
+            },
+        )
+    group = {
+        "type": "group",
+        "tooltip": "Download, print, cite",
+        "icon": "fas fa-download",
+        "buttons": offered,
+        "label": "download-buttons",
+    }
+    context["header_buttons"].append(group)

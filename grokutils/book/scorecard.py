@@ -1,0 +1,181 @@
+"""The scorecard as a picture and as a table, and the page of rules: both from the claims of this build."""
+
+from __future__ import annotations
+
+import html
+from collections import Counter
+from collections.abc import Iterator
+
+from ..claims import KINDS, MARKS, PROVED
+from . import cells
+from .rendering import claims_of
+from .tables import in_reading_order
+
+ORDER = ("holds", "holds with a correction", "fails", "not testable here")  # as counts and legends say them
+COLUMNS = {**KINDS, PROVED: "proved"}
+SHORT = {
+    "holds": "holds",
+    "fails": "fails",
+    "holds with a correction": "correction",
+    "not testable here": "here",
+    PROVED: PROVED,
+}  # as class names
+
+
+def claims(app) -> Iterator[tuple[str, dict]]:
+    """Every claim of the build with its document, in reading order; what is not said of it is filled in."""
+    known = claims_of(app.env)
+    for name in in_reading_order(app.env):
+        for record in known.get(name, ()):
+            empty = {"kind": "study", "rule": "", "reported": "", "measured": "", "note": "", "changes": []}
+            yield name, {**empty, **record}
+
+
+def scorecard(app, docname: str, node) -> str:
+    """Three counts, the grid, the filters and the table."""
+    found = list(claims(app))
+    return counts(found) + grid(app, docname, found) + filters(app, found) + table(app, docname, found)
+
+
+def counts(found: list[tuple[str, dict]]) -> str:
+    """What a reader can count in the grid, in three sentences, and what is not counted with it."""
+    tally = Counter((record["kind"], record["verdict"]) for _, record in found)
+    total = Counter(record["kind"] for _, record in found)
+
+    def said(kind: str) -> str:
+        parts = [f"{tally[kind, v]} {plural(v, tally[kind, v])}" for v in ORDER if tally[kind, v]]
+        return ", ".join(parts) or "none"
+
+    items = [
+        f'<a href="#kind=study">Of {total["study"]} statements of the study</a>: {said("study")}.',
+        f'<a href="#kind=slip">Of {total["slip"]} suspected slips</a> in its text, '
+        f"{tally['slip', 'fails']} are real: the printed statement fails.",
+        f'<a href="#kind=book">Of {total["book"]} claims of this book\'s own</a>: {said("book")}.',
+    ]
+    proved = f"<p>Beside them stand {total[PROVED]} identities that are proved. They could not have come out otherwise, and are not counted.</p>"
+    rows = "".join(f"<li>{item}</li>" for item in items)
+    return f'<ul class="scorecard-counts">{rows}</ul>' + (proved if total[PROVED] else "")
+
+
+def plural(verdict: str, count: int) -> str:
+    """A verdict as a verb of ``count`` claims."""
+    if count == 1:
+        return verdict
+    return verdict.replace("holds", "hold").replace("fails", "fail")
+
+
+def dot(app, docname: str, name: str, record: dict) -> str:
+    """One claim as a small square that leads to it."""
+    said = html.escape(f"{record['verdict']}: {record['statement']}")
+    link = f"{app.builder.get_relative_uri(docname, name)}#claim-{record['name']}"
+    return (
+        f'<a class="dot dot-{SHORT[record["verdict"]]}" href="{link}" title="{said}" aria-label="{said}" '
+        f"{data(name, record)}>{MARKS[record['verdict']]}</a>"
+    )
+
+
+def data(name: str, record: dict) -> str:
+    """What the filters look at."""
+    chapter = cells.number(name) or name.rpartition("/")[2]
+    return f'data-chapter="{chapter}" data-kind="{record["kind"]}" data-verdict="{SHORT[record["verdict"]]}"'
+
+
+def grid(app, docname: str, found) -> str:
+    """Chapter by kind; every claim a square, coloured and marked by its verdict."""
+    kinds = [kind for kind in COLUMNS if any(record["kind"] == kind for _, record in found)]
+    rows = []
+    for page in dict.fromkeys(name for name, _ in found):
+        squares = "".join(
+            "<td>"
+            + "".join(dot(app, docname, n, r) for n, r in found if n == page and r["kind"] == kind)
+            + "</td>"
+            for kind in kinds
+        )
+        rows.append(f'<tr><th scope="row">{link_to(app, docname, page)}</th>{squares}</tr>')
+    head = "".join(f'<th scope="col">{COLUMNS[kind]}</th>' for kind in kinds)
+    legend = "".join(
+        f'<span><span class="dot dot-{SHORT[v]}" aria-hidden="true">{MARKS[v]}</span> {v}</span>'
+        for v in (*ORDER, PROVED)
+        if any(record["verdict"] == v for _, record in found)
+    )
+    return (
+        f'<p class="scorecard-legend">{legend}</p><div class="table-scroll"><table class="scorecard-grid">'
+        f"<thead><tr><td></td>{head}</tr></thead><tbody>{''.join(rows)}</tbody></table></div>"
+    )
+
+
+def link_to(app, docname: str, page: str) -> str:
+    """A link to a page, by its title."""
+    title = html.escape(app.env.titles[page].astext())
+    return f'<a href="{app.builder.get_relative_uri(docname, page)}">{title}</a>'
+
+
+def filters(app, found) -> str:
+    """Native controls over the grid and the table; without a script they are not there."""
+    chapters = {
+        cells.number(page) or page.rpartition("/")[2]: app.env.titles[page].astext() for page, _ in found
+    }
+    verdicts = {SHORT[v]: v for v in (*ORDER, PROVED)}
+    choices = {"chapter": chapters, "kind": COLUMNS, "verdict": verdicts}
+    made = []
+    for key, values in choices.items():
+        options = "".join(f'<option value="{v}">{html.escape(t)}</option>' for v, t in values.items())
+        made.append(
+            f'<label>{key} <select name="{key}"><option value="">all</option>{options}</select></label>'
+        )
+    return (
+        '<form class="scorecard-filters" hidden aria-label="Filter the claims">'
+        f'{"".join(made)}<output aria-live="polite"></output></form>'
+    )
+
+
+def table(app, docname: str, found) -> str:
+    """Every claim with its rule, what was reported and what was measured."""
+    columns = ("verdict", "claim", "reported", "measured")
+    head = "".join(f'<th scope="col">{column}</th>' for column in columns)
+    rows = "".join(row(app, docname, name, record) for name, record in found)
+    return f'<table class="scorecard" id="all-claims"><thead><tr>{head}</tr></thead><tbody>{rows}</tbody></table>'
+
+
+def row(app, docname: str, name: str, record: dict) -> str:
+    """One claim as a row of the table."""
+    text = {key: cells.typeset(html.escape(value)) for key, value in record.items() if key != "changes"}
+    more = "".join(
+        f"<br><small>{label}{text[key]}</small>"
+        for key, label in (("rule", "Rule: "), ("note", ""))
+        if text[key]
+    )
+    link = f"{app.builder.get_relative_uri(docname, name)}#claim-{record['name']}"
+    where = cells.number(name) or name.rpartition("/")[2]
+    return (
+        f"<tr {data(name, record)}>"
+        f'<td data-label="verdict"><span class="dot dot-{SHORT[record["verdict"]]}" aria-hidden="true">'
+        f"{MARKS[record['verdict']]}</span> {text['verdict']}<br><small>{where}, {COLUMNS[record['kind']]}</small></td>"
+        f'<td data-label="claim"><a href="{link}">{text["statement"]}</a>{more}</td>'
+        f'<td data-label="reported">{text["reported"]}</td><td data-label="measured">{text["measured"]}</td></tr>'
+    )
+
+
+def rules(app, docname: str, node) -> str:
+    """Every change of a rule: first form, change, effect."""
+    rows = []
+    for name, record in claims(app):
+        for first, change, effect in record["changes"]:
+            link = f"{app.builder.get_relative_uri(docname, name)}#claim-{record['name']}"
+            texts = {
+                "rule": f'<a href="{link}">{cells.typeset(html.escape(record["statement"]))}</a>'
+                f"<br><small>now: {cells.typeset(html.escape(record['rule'] or 'see the chapter'))}</small>",
+                **{
+                    key: cells.typeset(html.escape(value))
+                    for key, value in (("first form", first), ("change", change), ("effect", effect))
+                },
+            }
+            rows.append(
+                "<tr>" + "".join(f'<td data-label="{k}">{v}</td>' for k, v in texts.items()) + "</tr>"
+            )
+    if not rows:
+        return "<p>No chapter of this build names a change.</p>"
+    head = "".join(f'<th scope="col">{column}</th>' for column in ("rule", "first form", "change", "effect"))
+    return (
+        f'<table class="scorecard rules"><thead><tr>{head}</tr></thead><tbody>{"".join(rows)}</tbody></table>'
+    )
