@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from importlib.resources import files
 
+import numpy as np
+import pandas as pd
 import torch
 from torch import Tensor
 
@@ -155,3 +157,35 @@ def sizes(case: Case, pairs: int) -> list[int]:
     else:
         wanted = [round(share * pairs) for share in SHARES]
     return [n for n in wanted if n < pairs] + [pairs]
+
+
+# What the rules compare --------------------------------------------------------------------------------------------
+
+
+def thresholds(rows: pd.DataFrame) -> dict[str, float]:
+    """Four training-set sizes of one table in one order (one p, activation, rule and seed); NaN where never reached.
+
+    ``crossing``: from where on the true labels are cheaper than the shuffled ones; ``ratio``: V_full ÷ slope of the shuffled curve;
+    ``cheapest`` and ``flow``: where the cheapest network found and the flow of eq. 20 get half of the held-out pairs right.
+    """
+    wide = rows.pivot(index="n", columns="labels", values="value").sort_index()
+    true = rows[rows.labels == "true"].set_index("n").sort_index()
+    known = true[true.index < true.pairs]
+    n, shuffled = wide.index.to_numpy(float), wide["shuffled"].to_numpy()
+    kept = n >= rows.p.iloc[0] ** (4 / 3)
+    slope = (n[kept] @ shuffled[kept]) / (n[kept] @ n[kept])
+    return {
+        "crossing": last_crossing(n, shuffled - wide["true"].to_numpy(), 0.0),
+        "ratio": float(true.value.iloc[-1] / slope),
+        "cheapest": last_crossing(known.index.to_numpy(float), known.accuracy.to_numpy(), 0.5),
+        "flow": last_crossing(known.index.to_numpy(float), known.flow_accuracy.to_numpy(), 0.5),
+    }
+
+
+def last_crossing(n: np.ndarray, values: np.ndarray, level: float) -> float:
+    """Where ``values`` (linear between the sizes ``n``) rise through ``level`` for the last time; NaN if they do not stay above."""
+    below = np.flatnonzero(~(values >= level))
+    if not len(below) or below[-1] == len(values) - 1:
+        return float("nan")
+    i = below[-1]
+    return float(n[i] + (level - values[i]) / (values[i + 1] - values[i]) * (n[i + 1] - n[i]))

@@ -4,6 +4,7 @@ import math
 from dataclasses import dataclass
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 
@@ -115,8 +116,26 @@ def test_tables(rule):
     assert experiment.sizes(case, len(X))[-1] == len(X)
 
 
+def test_last_crossing_is_linear_between_sizes_and_the_last_one():
+    n = np.array([10.0, 20.0, 30.0, 40.0])
+    assert experiment.last_crossing(n, np.array([0.0, 1.0, 0.0, 1.0]), 0.5) == 35
+    assert experiment.last_crossing(n, np.array([0.0, 0.25, 0.75, 1.0]), 0.5) == 25
+    assert math.isnan(experiment.last_crossing(n, np.array([0.0, 1.0, 1.0, 0.0]), 0.5))
+    assert math.isnan(experiment.last_crossing(n, np.ones(4), 0.5))
+
+
+def test_thresholds_of_straight_curves():
+    n = np.array([10, 20, 30, 40])
+    true = {"labels": "true", "n": n, "value": [15, 24, 24, 24], "accuracy": [0, 0, 1, np.nan]}
+    shuffled = {"labels": "shuffled", "n": n, "value": n, "accuracy": np.nan}
+    flow = {"flow_accuracy": [0, 0.25, 0.75, np.nan], "p": 5, "pairs": 40}
+    rows = pd.concat([pd.DataFrame(true | flow), pd.DataFrame(shuffled | flow)])
+    found = experiment.thresholds(rows)
+    assert found == pytest.approx({"crossing": 24, "ratio": 24, "cheapest": 25, "flow": 25})
+
+
 def test_measure_nests_its_training_sets():
-    rows = experiment.measure(experiment.Case(5, "quadratic", "a + b", 0), starts=1, iterations=100)
+    rows = experiment.measure(experiment.Case(5, "quadratic", "a + b", 0), starts=1, iterations=50)
     true = [row for row in rows if row["labels"] == "true"]
     sizes = [row["n"] for row in true]
     assert sizes == sorted(set(sizes))
