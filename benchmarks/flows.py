@@ -1,8 +1,8 @@
-"""The slow flow's parts by structure, against the obvious alternative in the same run, and their growth with p.
+"""The linear equations of the slow flow by structure, against the obvious alternative in the same run, and their growth with p.
 
-- A solve with K = JJᵀ: from H, S, W and one Cholesky factor, against J by automatic differentiation and JJᵀ.
+- A solve with K = JJᵀ: from the formulas of two layers, against J by automatic differentiation and JJᵀ.
 - A product with K and a solve, K not formed: at the study's size it would need 2.7 GB.
-- A step of the flow.
+- A step of the flow, and what a flow costs when λ falls.
 """
 
 from __future__ import annotations
@@ -14,8 +14,9 @@ from collections.abc import Iterator
 import torch
 
 from benchmarks import _record
-from grokutils import networks, slow_flow, tasks, zero_loss
-from grokutils.slow_flow.two_layer import Multipliers, Point
+from grokutils import flow, models, tasks, zero_loss
+from grokutils.flow.multipliers import Multipliers
+from grokutils.linearization import linearize
 
 REPEATS = 5
 
@@ -31,23 +32,22 @@ def seconds(call) -> float:
     return statistics.median(times)
 
 
-def setting(p: int, width: int):
+def setting(p: int, width: int, activation: str = "relu"):
     task = tasks.modular(p, seed=0)
-    network = networks.two_layer(p, width, p)
-    return network, task, network.init(0, scheme="normal")
+    model = models.two_layer(p, width, p, activation)
+    return model, task, model.init(0, scheme="normal")
 
 
 def multipliers(sizes) -> Iterator[dict]:
     """One solve with K = JJᵀ: by structure, and by automatic differentiation."""
     for p, width in sizes:
-        network, task, theta = setting(p, width)
+        model, task, theta = setting(p, width)
 
-        def ours(network=network, theta=theta, task=task):
-            point = Point(network, theta, task.X_train)
-            return Multipliers(1e-8, dense=True).solve(point, 1.0, 0.0, task.Y_train)
+        def ours(model=model, theta=theta, task=task):
+            return linearize(model, theta, task.X_train).solve(task.Y_train)
 
-        def plain(network=network, theta=theta, task=task):
-            J = zero_loss.jacobian(network, theta, task.X_train)
+        def plain(model=model, theta=theta, task=task):
+            J = zero_loss.jacobian(model, theta, task.X_train)
             return torch.linalg.solve(J @ J.T, task.Y_train.reshape(-1)).view_as(task.Y_train)
 
         gap = float((ours() - plain()).norm() / plain().norm())
@@ -63,42 +63,49 @@ def products(sizes) -> Iterator[dict]:
     """One product with K, never formed, and one solve with it by conjugate gradients; the growth of both with p."""
     before = None
     for p, width in sizes:
-        network, task, theta = setting(p, width)
-        point, nm = Point(network, theta, task.X_train), task.Y_train.numel()
-        took = seconds(lambda: point.push(point.pull(task.Y_train)))  # noqa: B023
-        solver = Multipliers(1e-6, dense=False)
+        model, task, theta = setting(p, width)
+        lin, nm = linearize(model, theta, task.X_train), task.Y_train.numel()
+        took = seconds(lambda: lin.product(task.Y_train))  # noqa: B023
+        solver, c = Multipliers(), 0.02
         start = time.perf_counter()
-        solver.solve(point, 0.02, 0.0, task.Y_train)
+        solver.solve(lin, task.Y_train, c, 0.0, torch.zeros_like(task.Y_train), 1e-6 * float(theta.norm()))
         whole = time.perf_counter() - start
         size, name = f"p = {p}, width {width}", "The joint slow flow"
         # predicted: work ∝ nm × width
-        grown = f"; {took / before[0]:.1f} × the smaller p, predicted {nm / before[1]:.1f}" if before else ""
+        grown = (
+            f"; {took / before[0]:.1f} × the smaller p, predicted {nm * width / before[1]:.1f}"
+            if before
+            else ""
+        )
         note = f"K would need {8e-6 * nm**2:.0f} MB{grown}"
         yield _record.row(name, "one product with K, not formed", 1e3 * took, "ms", size=size, note=note)
-        note = f"{solver.products} products, to 1e-6"
-        yield _record.row(name, "one solve with K, not formed", whole, "s", size=size, note=note)
-        before = took, nm
+        note = f"{solver.products} products, to 1e-6 of ‖θ‖"
+        yield _record.row(name, "one solve with K, preconditioned", whole, "s", size=size, note=note)
+        before = took, nm * width
 
 
 def steps(p: int = 11, width: int = 128) -> Iterator[dict]:
-    """One step of the limit flow, against one by the Jacobian of any network (which also takes two solves)."""
-    network, task, theta = setting(p, width)
-    flow = slow_flow.follow(network, theta, task, 0.02, tolerance=1e-3)
-    took = {}
-    began = time.perf_counter()
-    flow = slow_flow.follow(network, theta, task, 0.02, tolerance=1e-3)
-    took["structure"] = (time.perf_counter() - began) / (flow.sizes["step"] - 1)
+    """One step of the limit flow, against one velocity by the Jacobian of any network; and a flow at a small λ."""
+    model, task, theta = setting(p, width, "gelu")
+    size, name = f"p = {p}, width {width}", "The joint slow flow"
+
+    def follow(lam: float):
+        return flow.follow(model, theta, task, lam=lam, tau_end=0.5)
 
     def dense():
-        J = zero_loss.jacobian(network, theta, task.X_train)
+        J = zero_loss.jacobian(model, theta, task.X_train)
         return theta - J.T @ torch.linalg.solve(J @ J.T, J @ theta)
 
-    took["projection"] = seconds(dense)
+    counted = follow(0.0).sizes["step"] - 1
+    step, projection = seconds(lambda: follow(0.0)) / counted, seconds(dense)
     yield _record.row(
-        "The joint slow flow", "one implicit step at λ = 0", 1e3 * took["structure"], "ms",
-        against="one explicit velocity −P_Tθ by the Jacobian", ratio=took["projection"] / took["structure"],
-        size=f"p = {p}, width {width}", note="steps refused are counted in",
+        name, "one implicit step at λ = 0", 1e3 * step, "ms", against="one explicit velocity −P_Tθ by the Jacobian",
+        ratio=projection / step, size=size, note="steps refused are counted in",
     )  # fmt: skip
+    large, small = (seconds(lambda: follow(lam)) for lam in (1e-2, 1e-6))  # noqa: B023
+    yield _record.row(
+        name, "a flow at λ = 1e-6", small, "s", against="at λ = 1e-2", ratio=large / small, size=size
+    )
 
 
 def main(dense=((5, 40), (7, 64), (11, 128)), sparse=((11, 512), (23, 512), (37, 512))) -> list[dict]:

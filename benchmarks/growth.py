@@ -1,7 +1,7 @@
 """The slow flow at a finite λ, K not formed, from PyTorch's initialization through memorization to 99 % of the held-out pairs.
 
 From below the study's size to three times its modulus, on one thread, each size in a process of its own that gives up after LIMIT
-seconds of processor time. A product with K takes two passes through the network, of 6·n·p·width multiplications: that is the
+seconds of processor time. A product with K takes two passes through the model, of 6·n·p·width multiplications: that is the
 growth that is predicted. How many products it takes to get there is measured only.
 """
 
@@ -16,7 +16,8 @@ import torch
 from threadpoolctl import threadpool_limits
 
 from benchmarks import _record
-from grokutils import networks, slow_flow, tasks
+from grokutils import flow, models, tasks
+from grokutils.errors import StoppedError
 
 SIZES = (
     (23, 256),
@@ -32,16 +33,16 @@ def measured(p: int, width: int, limit: float) -> dict:
     """What one size took: products, seconds, MB at most with torch included, and how far it got."""
     torch.set_num_threads(1)
     task = tasks.modular(p, seed=0)
-    network = networks.two_layer(p, width, p, ACTIVATION)
+    model = models.two_layer(p, width, p, ACTIVATION)
     began = time.process_time()
     try:
         with threadpool_limits(1):
-            run = slow_flow.follow(
-                network, network.init(0), task, TAU_END, LAM,
-                tolerance=TOLERANCE, until=HELD_OUT, seconds=limit, dense=False,
+            run = flow.follow(
+                model, model.init(0), task, lam=LAM, tau_end=TAU_END,
+                tolerance=TOLERANCE, until=HELD_OUT, seconds=limit,
             )  # fmt: skip
         ended = run.attrs["ended"]
-    except slow_flow.StoppedError as stopped:
+    except StoppedError as stopped:
         run, ended = stopped.records, "K near singular"
     right = run.test_accuracy.values if run.sizes["step"] else np.zeros(1)
     there = np.flatnonzero(right >= 0.99)

@@ -18,7 +18,7 @@ from scipy.integrate import RK23
 from scipy.optimize import minimize
 
 from benchmarks import _record
-from grokutils import isolated, networks, slow_flow, tasks, training
+from grokutils import flow, isolated, models, tasks, training
 
 SIZES = ((13, 96), (19, 192))  # (p, width), width above the number of training pairs
 ACTIVATION = "quadratic"  # at these sizes ReLU's joint flow and training end below 99 %
@@ -34,12 +34,12 @@ class Problem:
         self.task = tasks.modular(p, train_fraction=FRACTION, seed=0)
         generator = torch.Generator().manual_seed(0)
         self.E0 = torch.randn(p, width, generator=generator, dtype=torch.float64) * p**-0.5
-        self.network = networks.two_layer(p, width, p, ACTIVATION)
+        self.model = models.two_layer(p, width, p, ACTIVATION)
         self.count = 0
 
     def right(self, E) -> bool:
         """Whether 99 % of the held-out pairs are right with the best readout."""
-        guess = self.network.activation.value(self.task.X_test @ E) @ isolated.readout(
+        guess = self.model.activation.value(self.task.X_test @ E) @ isolated.readout(
             E, self.task.X_train, self.task.Y_train, ACTIVATION
         )
         return float((guess.argmax(1) == self.task.Y_test.argmax(1)).double().mean()) >= 0.99
@@ -94,28 +94,28 @@ def lbfgs(problem: Problem) -> bool:
 def start(problem: Problem):
     """The same embedding with its best readout: both layers on the zero-loss set."""
     W = isolated.readout(problem.E0, problem.task.X_train, problem.task.Y_train, ACTIVATION)
-    return problem.network.flat(E=problem.E0, W=W)
+    return problem.model.flat(E=problem.E0, W=W)
 
 
 def joint_flow(problem: Problem) -> bool:
     """The slow flow at training's λ."""
     task = problem.task
-    run = slow_flow.follow(problem.network, start(problem), task, 5.0, LAM, tolerance=1e-2, until=0.1)
+    run = flow.follow(problem.model, start(problem), task, lam=LAM, tau_end=5.0, tolerance=1e-2, until=0.1)
     problem.count = run.attrs["products"]
     return bool((run.test_accuracy >= 0.99).any())
 
 
 def train(problem: Problem) -> bool:
     """Gradient descent, looked at every 5000 steps of at most STEPS; the time is that of the whole search."""
-    theta, chunk = start(problem)[None], 5000
+    theta, chunk = start(problem), 5000
     lr, decay = (problem.E0.shape[0] / 13) ** 2, 2 * LAM / problem.task.Y_train.numel()
     for _ in range(STEPS // chunk):
         run = training.train(
-            problem.network, problem.task, chunk, start=theta, lr=lr, weight_decay=decay,
-            record_at=[0, chunk], keep_theta=True,
+            problem.model, problem.task, chunk, theta0=theta, lr=lr, weight_decay=decay,
+            record_at=[0, chunk],
         )  # fmt: skip
         problem.count += chunk
-        theta = torch.from_numpy(run.theta.isel(step=-1).values)
+        theta = torch.from_numpy(run.theta_end.values[0])
         if float(run.test_accuracy.isel(step=-1).max()) >= 0.99:
             return True
     return False

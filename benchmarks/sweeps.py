@@ -11,6 +11,7 @@ import subprocess
 import sys
 import tempfile
 import time
+import types
 from concurrent.futures import Future
 from pathlib import Path
 
@@ -30,6 +31,16 @@ while time.process_time() < end:
 """
 
 
+MEASURED = b'{"m": {"expression": "m", "value": "1.0", "fault": ""}}'
+
+
+class Quiet(progress.Json):
+    """Counts, and says nothing."""
+
+    def say(self, *_, **__) -> None:
+        """Nothing."""
+
+
 class Prompt:
     """A cluster whose workers answer at once."""
 
@@ -45,14 +56,19 @@ class Prompt:
         future.set_result(dict(self.result))
         return future
 
-    def nthreads(self) -> dict:
-        """Two workers."""
-        return {"one": 1, "two": 1}
+    scheduler = types.SimpleNamespace(identity=None)
+
+    def sync(self, *_, **__) -> dict:
+        """Two workers, alive."""
+        return {"workers": {name: {"nthreads": 1, "last_seen": time.time()} for name in ("one", "two")}}
+
+    def _cancel(self, *_) -> None:
+        """Nothing is left to cancel."""
 
     def subscribe_topic(self, *_) -> None:
         """Nothing is told between start and end."""
 
-    unsubscribe_topic = cancel = subscribe_topic
+    unsubscribe_topic = subscribe_topic
 
 
 def written(folder: Path) -> chapter.Chapter:
@@ -77,9 +93,9 @@ def swept(found: chapter.Chapter, out: Path, workers: int, count: int, seconds: 
     limits = cluster.Limits(None, None, 2)
     with cluster.connected(None, workers, 2) as client:
         warm = cases.planned(found, [f"seed={10**6}:{10**6 + workers}", "seconds=0"])
-        cluster.run(client, store, found.notebook, warm, limits, 1, progress.Watch(warm, []))
+        cluster.run(client, store, found.notebook, warm, limits, Quiet(warm, []))
         began = time.perf_counter()
-        cluster.run(client, store, found.notebook, wanted, limits, 1, progress.Watch(wanted, []))
+        cluster.run(client, store, found.notebook, wanted, limits, Quiet(wanted, []))
         took = time.perf_counter() - began
     own = [read_json(store.place(case.id) / "case.json")["seconds"] for case in wanted]
     return took, statistics.median(own)
@@ -99,14 +115,17 @@ def papermill(folder: Path, seconds: float) -> float:
 def bookkeeping(found: chapter.Chapter, out: Path, count: int) -> float:
     """Seconds a case for all that a sweep does besides running notebooks: plan, claim, keep, count, collect."""
     result = {"status": "done", "error": "", "seconds": 1.0, "overhead": 0.5, "host": "here"}
-    result["files"] = {"notebook.ipynb": b"{}", "claims.json": b"[]", "measures.json": b'{"m": 1.0}'}
+    result["files"] = {"notebook.ipynb": b"{}", "claims.json": b"[]", "measures.json": MEASURED}
     began = time.perf_counter()
     wanted = cases.planned(found, [f"seed=0:{count}"])
     store = Store(out)
     store.prepare(found.name)
-    work.note(found, wanted, ["seed"], "", store)
-    watch = progress.Watch(wanted, ["seed"])
-    cluster.run(Prompt(result), store, found.notebook, wanted, cluster.Limits(None, None, 2), 1, watch)
+    asked = work.Asked(found, wanted, store, {}, [], None, 2, None, None, 2, False)
+    work.note(asked)
+    watch = Quiet(wanted, ["seed"])
+    cluster.run(
+        Prompt(result), store, found.notebook, wanted, cluster.Limits(None, None, 2), watch, asked.lacks
+    )
     assert len(watch.done) == len(collect.table(store)) == count
     return (time.perf_counter() - began) / count
 

@@ -1,6 +1,7 @@
 """Eq. 20 evaluated once: isolated.velocity beside automatic differentiation and beside the formula written naively.
 
-All on one thread, at the study's size for one seed and for five in a batch, and at a larger size, in both
+And beside the sum of its own BLAS and LAPACK calls, each timed alone on the same arrays: what no arrangement of them
+could beat. All on one thread, at the study's size for one seed and for five in a batch, and at a larger size, in both
 precisions. Times are medians of CPU time over repeats that take turns, after a burn-in, so that other work on the
 machine disturbs all alike.
 """
@@ -12,6 +13,7 @@ import time
 from collections.abc import Iterator
 
 import torch
+from scipy.linalg import blas, lapack
 from threadpoolctl import threadpool_limits
 from torch import Tensor
 
@@ -52,6 +54,37 @@ ALTERNATIVES = {
     "autograd, Cholesky": autograd_cholesky,
     "autograd, inverse": autograd_inverse,
 }
+
+
+def own_calls(E: Tensor, X: Tensor, Y: Tensor) -> dict:
+    """What isolated.velocity cannot do without, as calls of no argument."""
+    double = E.dtype == torch.float64
+    syrk, potrf, potrs = (
+        (blas.dsyrk, lapack.dpotrf, lapack.dpotrs) if double else (blas.ssyrk, lapack.spotrf, lapack.spotrs)
+    )
+    H = torch.relu(X @ E)
+    gram, fresh = (H @ H.mT for _ in range(2))
+    factors = torch.linalg.cholesky(gram).numpy()
+    right = Y.mT.expand(len(E), -1, -1).contiguous()
+    W, into, pull = (
+        torch.empty(len(E), *shape, dtype=E.dtype) for shape in ((Y.shape[1], E.shape[2]), *[H.shape[1:]] * 2)
+    )
+    whole, copy = gram.numpy(), gram.clone()
+
+    def factorize() -> None:
+        for K in fresh.numpy():
+            potrf(K.T, lower=1, clean=0, overwrite_a=1)
+
+    return {
+        "syrk": lambda: [
+            syrk(1.0, h.T, trans=1, lower=1, c=K.T, overwrite_c=1) for h, K in zip(H.numpy(), whole)
+        ],
+        "restore": lambda: fresh.copy_(copy),  # potrf destroys it: not counted
+        "potrf": factorize,
+        "potrs": lambda: [potrs(L.T, b.T, lower=0, overwrite_b=1) for L, b in zip(factors, right.numpy())],
+        "gemm W": lambda: torch.matmul(right, H, out=W),
+        "gemm pull": lambda: torch.matmul(right.mT, W, out=pull),
+    }
 
 
 def flops(n: int, width: int, d_out: int) -> float:
@@ -109,11 +142,20 @@ def _rows(dtype: torch.dtype, sizes) -> Iterator[dict]:
         E = torch.randn(seeds, p, width, generator=generator, dtype=torch.float64).to(dtype) * p**-0.5
         exact = isolated.velocity(E.double(), X.double(), Y.double())
         calls = {name: (lambda f=f: f(E, X, Y)) for name, f in ALTERNATIVES.items()}  # noqa: B023
-        took = medians(calls)
+        parts = own_calls(E, X, Y)
+        took = medians({**calls, **parts})
+        alone = {name: took.pop(name) for name in parts}
+        alone.pop("restore")
         base = took["isolated.velocity"]
         size = f"p = {p}, width {width}, {seeds} seed{'s' if seeds > 1 else ''}, {kind}"
         rate = seeds * flops(len(X), width, p) / base
         share = f"{rate / top:.0%} of the measured matrix-product peak of {top / 1e9:.0f} Gflop/s"
+        listed = ", ".join(f"{name} {1e3 * seconds:.2f}" for name, seconds in alone.items())
+        yield _record.row(
+            "One evaluation of eq. 20 (CPU time)", "isolated.velocity", 1e3 * base, "ms", size=size,
+            against="the sum of its own BLAS and LAPACK calls", ratio=sum(alone.values()) / base,
+            note=f"{base / sum(alone.values()):.2f} times the sum; alone, in ms: {listed}",
+        )  # fmt: skip
         for name in list(took)[1:]:
             error = float(
                 (calls[name]().double() - calls["isolated.velocity"]().double()).norm() / exact.norm()

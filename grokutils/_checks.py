@@ -12,7 +12,7 @@ def integer(name: str, value, low: int, high: int | None = None) -> int:
     """Return ``value`` as an int in [low, high]."""
     allowed = f"an integer of at least {low}" if high is None else f"an integer from {low} to {high}"
     if isinstance(value, bool) or not isinstance(value, numbers.Integral):
-        raise ValueError(f"{name} = {value!r}: must be {allowed}")
+        raise ValueError(f"{name} = {value!r}: must be {allowed}{_unquoted(name, value)}")
     if value < low or (high is not None and value > high):
         raise ValueError(f"{name} = {value!r}: must be {allowed}")
     return int(value)
@@ -25,12 +25,20 @@ def real(
     left, right = "(" if open_low or low == -math.inf else "[", ")" if open_high or high == math.inf else "]"
     allowed = f"a finite number in {left}{low:g}, {high:g}{right}"
     if isinstance(value, bool) or not isinstance(value, numbers.Real) or not math.isfinite(value):
-        raise ValueError(f"{name} = {value!r}: must be {allowed}")
+        raise ValueError(f"{name} = {value!r}: must be {allowed}{_unquoted(name, value)}")
     below = value <= low if open_low else value < low
     above = value >= high if open_high else value > high
     if below or above:
         raise ValueError(f"{name} = {value!r}: must be {allowed}")
     return float(value)
+
+
+def _unquoted(name: str, value) -> str:
+    """What to write in place of a number that arrived as text."""
+    try:
+        return f"; without quotes, {name} = {value.strip()}" if math.isfinite(float(value)) else ""
+    except (AttributeError, TypeError, ValueError):
+        return ""
 
 
 def one_of(name: str, value, allowed) -> None:
@@ -47,9 +55,19 @@ def tensor(name: str, value, ndim: int | None = None) -> torch.Tensor:
         raise ValueError(f"{name} has dtype {value.dtype}: must be torch.float64 (or torch.float32)")
     if ndim is not None and value.ndim != ndim:
         raise ValueError(f"{name} has shape {tuple(value.shape)}: must have {ndim} dimensions")
-    if not torch.isfinite(value).all():
+    if not known(torch.isfinite(value).all()):
         raise ValueError(f"{name} holds NaN or infinite values: every entry must be finite")
     return value
+
+
+def known(condition: torch.Tensor) -> bool:
+    """The truth of ``condition``, and True under ``torch.func.vmap``, which cannot look at values."""
+    try:
+        return bool(condition)
+    except RuntimeError as error:
+        if "vmap" not in str(error):
+            raise
+        return True
 
 
 def same(what: str, **values) -> None:

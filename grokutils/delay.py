@@ -1,12 +1,17 @@
-"""When will a network that has just memorized generalize? Its slow flow says, with nothing fitted.
+"""When will a network that is trained by gradient descent generalize? Its slow flow says, with nothing fitted.
 
-Grokking is read off a continuous clock: the held-out loss falls to ``threshold`` times that of the output 0. One run of
-gradient descent up to memorization, and one integration of the flow at the run's own λ from there, give the slow time
-τ of that moment; the step follows from τ = lr·w·steps.
+Grokking is read off continuous clocks: the held-out loss falls to a share of that of the output 0, or a share of the held-out
+samples is right. Gradient descent with learning rate lr, weight decay w and momentum β is gradient flow on L_λ in
+slow time τ = lr·w·steps/(1 − β). One integration of that flow, from where a run has memorized or from its initial
+weights, gives τ of each clock.
 """
 
 from __future__ import annotations
 
+import math
+import time
+import warnings
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -15,152 +20,405 @@ import torch
 import xarray as xr
 from torch import Tensor
 
-from . import _checks, records, slow_flow, training
-from .networks import Network
-from .slow_flow.two_layer import Point
+from . import _checks, flow, losses, records, training
+from .errors import DivergedError, StoppedError
+from .flow.follow import KINKED, in_float64
+from .flow.multipliers import FACTORED
+from .linearization import linearize
+from .losses import Loss
+from .models import Model, TwoLayer
 from .tasks import Task
 
-MEMORIZED = 0.05  # training loss, relative to that of the output 0, with all training samples right
 LOOK = 20  # steps between looks whether a run has memorized
-STABLE = 2.0  # lr times the largest curvature of the loss, beyond which gradient descent leaves its minimum
-LEVEL = 0.05  # relative change of the time that goes with one of 2 % of the loss, beyond which the time is uncertain
-LARGE_LOSS = 0.02  # relative training loss on the way above which the run is not near Z
+EDGE = 2.0  # lr times the sharpness, beyond which gradient descent leaves its flow
+LEVEL = 0.05  # relative change of a time that goes with one of 2 % of the loss, beyond which the time is uncertain
+LARGE_LOSS = 0.02  # training loss relative to that of the output 0, above which a run is not near Z
+SINGULAR = 1e-4  # σ_min of J, below which the limit λ → 0 is hardly defined
+CHECKED_OUTPUTS = 1500  # nm up to which σ_min is looked at
+SPREAD = {  # half the width of the interval of a predicted step, relative; from runs with seeds ≥ 1000
+    ("smooth", "memorization"): 0.005,
+    ("smooth", "init"): 0.01,
+    ("kinks", "memorization"): 0.08,
+    ("kinks", "init"): 0.15,
+}
+TYPICAL_STEPS, TYPICAL_PRODUCTS, TYPICAL_FACTORS, TYPICAL_SOLVES = (
+    60,
+    6,
+    4,
+    4,
+)  # of a flow; solves a step with kinks
+
+
+@dataclass(frozen=True)
+class Clock:
+    """When one clock strikes; NaN where it does not by the end of the flow."""
+
+    step: float
+    low: float  # of the interval meant to hold 9 of 10 runs
+    high: float
+    tau: float  # slow time from the run's own start
+
+
+@dataclass(frozen=True)
+class Cost:
+    """What predicting and training cost on this machine, estimated from a few steps of each."""
+
+    predicting: float  # seconds of processor time, the run up to memorization not counted
+    training: float  # seconds of processor time for one unit of slow time, the order of what a delay takes
+    break_even: float  # lr·w/(1 − β) below which predicting is cheaper
+
+    def __str__(self) -> str:
+        return (
+            f"Predicting takes about {self.predicting:.2g} s, training about {self.training:.2g} s for one unit of slow time; "
+            f"predicting is cheaper where lr·w/(1 − momentum) is below {self.break_even:.1g}."
+        )
 
 
 @dataclass(frozen=True)
 class Prediction:
-    """What :func:`predict_delay` found; ``step`` is NaN where the flow does not generalize by its end."""
+    """What :func:`predict_delay` found.
 
-    step: float  # at which the held-out loss crosses the threshold
-    error: float  # of ``step``, estimated: a coarser integration, and the finite step of gradient descent
-    memorized: int  # step from which the flow was followed
-    tau: float  # slow time of ``step``
-    flow: xr.Dataset | None  # the path, with ``tau`` counted from the run's own start
-    sharpness: tuple[float, float]  # lr times the largest curvature, at the start and at memorization
-    warnings: tuple[str, ...]  # assumptions that do not hold
-    theta: Tensor | None = None  # (d,), the memorized point
+    Attributes
+    ----------
+    clocks : dict of str to Clock
+        By the names "loss 0.5", "accuracy 0.99", … Empty where no flow could be followed.
+    start : int
+        Step from which the flow was followed.
+    memorized : float
+        Step at which the run has memorized, NaN if it does not.
+    pace : float
+        Slow time of one step, lr·w/(1 − β).
+    flow : Dataset or None
+        The path, with ``tau`` counted from the run's own start.
+    sharpness : (float, float)
+        Learning rate times sharpness over 1 + β, where it began and at most on the way; gradient descent follows its flow
+        below 2.
+    warnings : tuple of str
+        Assumptions that do not hold.
+    seconds : float
+        Processor time that predicting took, the run up to ``start`` included.
+    theta : (d,) or None
+        Where the flow began.
+    """
+
+    clocks: dict[str, Clock]
+    start: int
+    memorized: float
+    pace: float
+    flow: xr.Dataset | None
+    sharpness: tuple[float, float]
+    warnings: tuple[str, ...]
+    seconds: float
+    theta: Tensor | None = None
+
+    @property
+    def step(self) -> float:
+        """Of the first clock; NaN where it does not strike."""
+        return next(iter(self.clocks.values())).step if self.clocks else math.nan
+
+    @property
+    def error(self) -> float:
+        """Half the interval of the first clock's step."""
+        if not self.clocks:
+            return math.nan
+        first = next(iter(self.clocks.values()))
+        return 0.5 * (first.high - first.low)
+
+    @property
+    def tau(self) -> float:
+        """Slow time of the first clock."""
+        return next(iter(self.clocks.values())).tau if self.clocks else math.nan
 
     def __str__(self) -> str:
-        when = f"step {self.step:.4g} ± {self.error:.1g}" if np.isfinite(self.step) else "not within tau_end"
-        return "; ".join([f"generalization at {when} (memorized at {self.memorized})", *self.warnings])
+        if not self.clocks:
+            return ". ".join(["No prediction", *self.warnings]) + "."
+        said = [_in_words(name, clock, self.flow, self.pace) for name, clock in self.clocks.items()]
+        if math.isfinite(self.memorized):
+            said.append(f"It has memorized the training samples by step {self.memorized:,.0f}")
+        return ". ".join([*said, *(f"Warning: {note}" for note in self.warnings)]) + "."
+
+
+def _in_words(name: str, clock: Clock, path: xr.Dataset, pace: float) -> str:
+    kind, threshold = name.split()
+    what = (
+        f"The held-out loss falls to {threshold} of that of the output 0"
+        if kind == "loss"
+        else f"{float(threshold):.0%} of the held-out samples are right"
+    )
+    if math.isfinite(clock.step):
+        return f"{what} at step {clock.step:,.0f} (nine of ten runs: {clock.low:,.0f} to {clock.high:,.0f})"
+    end = float(path.tau[-1])
+    return f"Not within {end / pace:,.0f} steps (slow time {end:.3g}): {what[0].lower()}{what[1:]}"
 
 
 def predict_delay(
-    network: Network,
+    model: Model,
     task: Task,
+    *,
     lr: float,
     weight_decay: float,
-    *,
+    loss: str | Loss = "squared_error",
+    momentum: float = 0.0,
+    start: str | Tensor | tuple[Tensor, int] = "memorization",
     seed: int = 0,
     init_scale: float = 1.0,
-    momentum: float = 0.0,
-    threshold: float = 0.5,
+    loss_thresholds: Sequence[float] = (records.GENERALIZED["loss"],),
+    accuracy_thresholds: Sequence[float] = (records.GENERALIZED["accuracy"],),
     tau_end: float = 10.0,
-    tolerance: float = 1e-4,
+    tolerance: float = 3e-4,
     patience: int = 20_000,
 ) -> Prediction:
-    """Predict the step at which full-batch gradient descent on the mean squared error generalizes.
-
-    Trains for as long as it takes to memorize, then follows the slow flow at λ = n·d_out·w/2 (:func:`slow_flow.follow`).
+    """Predict the steps at which full-batch gradient descent generalizes.
 
     Parameters
     ----------
-    lr, weight_decay, momentum, seed, init_scale : of the run, in PyTorch's convention, as in :func:`training.train`.
-    threshold : of the held-out loss, relative to that of the output 0.
-    tau_end : slow time at which to give up. patience : steps within which the run must memorize.
+    model : network of any kind.
+    task : to train and to be tested on; the accuracy clock needs classes.
+    lr : of the run, as in PyTorch: a step follows the gradient of the mean loss plus ``weight_decay``·θ.
+    weight_decay : of the run, PyTorch's w.
+    loss : "squared_error" ("mse"), "cross_entropy", or a :class:`grokutils.losses.Loss`.
+    momentum : of the run, in [0, 1).
+    start : "memorization" trains for as long as it takes to memorize and follows the flow from there; "init" follows it from
+        the initial weights, without any training; a checkpoint is θ (d,), or θ and its step.
+    seed : of the initial weights.
+    init_scale : of the initial weights.
+    loss_thresholds : of the held-out loss, relative to that of the output 0; one clock each.
+    accuracy_thresholds : of the share of right held-out samples; one clock each.
+    tau_end : slow time at which to give up.
     tolerance : of the flow.
+    patience : steps within which a run must memorize.
 
     Raises
     ------
     ValueError
         Arguments that do not fit.
     """
-    threshold = _checks.real("threshold", threshold, 0, open_low=True)
+    began = time.process_time()
+    rate = _checks.real("lr", lr, 0, open_low=True)
     w = _checks.real("weight_decay", weight_decay, 0, open_low=True)
-    pace = (
-        _checks.real("lr", lr, 0, open_low=True)
-        * w
-        / (1 - _checks.real("momentum", momentum, 0, 1, open_high=True))
-    )
-    start = network.init(seed, init_scale)
-    sharp = lr * sharpness(network, start, task) / (1 + momentum)
-    notes = [] if sharp < STABLE else [f"lr is {sharp / STABLE:.2g} times its stability limit at the start"]
-    found = memorize(
-        network, task, lr, w, seed=seed, init_scale=init_scale, momentum=momentum, patience=patience
-    )
-    if found is None:
-        notes.append("the run does not memorize")
-        return Prediction(np.nan, np.nan, patience, np.nan, None, (sharp, np.nan), tuple(notes))
-    step, theta = found
-    later = lr * sharpness(network, theta, task) / (1 + momentum)
-    if later >= STABLE:
-        notes.append(f"lr is {later / STABLE:.2g} times its stability limit at memorization")
-    lam, begin = task.Y_train.numel() * w / 2, pace * step
-    fine, coarse = (
-        slow_flow.follow(network, theta, task, max(tau_end - begin, pace), lam, each, until=0.98 * threshold)
-        for each in (tolerance, 4 * tolerance)
-    )
-    fine = fine.assign_coords(tau=fine.tau + begin)
-    tau, other = crossing(fine, task, threshold), begin + crossing(coarse, task, threshold)
-    if tau - crossing(fine, task, 1.02 * threshold) > LEVEL * tau:
+    momentum = _checks.real("momentum", momentum, 0, 1, open_high=True)
+    tau_end = _checks.real("tau_end", tau_end, 0, open_low=True)
+    patience = _checks.integer("patience", patience, LOOK)
+    task, loss = in_float64(task), losses.loss(loss)
+    clocks = _clocks(model, task, loss, loss_thresholds, accuracy_thresholds)
+    pace, lam, scaled = rate * w / (1 - momentum), losses.lam(loss, task.Y_train, w), rate / (1 + momentum)
+    notes: list[str] = []
+    theta, at = _start(model, start, seed, init_scale)
+    first = scaled * sharpness(model, theta, task, loss)
+    if first >= EDGE:
+        notes.append(f"lr is {first / EDGE:.2g} times its stability limit at the start")
+
+    def result(found: dict[str, Clock], memorized=math.nan, path=None, highest=math.nan) -> Prediction:
+        seconds = time.process_time() - began
+        sharp = (first, highest)
+        return Prediction(found, at, memorized, pace, path, sharp, tuple(notes), seconds, theta)
+
+    if isinstance(start, str) and start == "memorization":
+        options = {"lr": rate, "weight_decay": w, "momentum": momentum, "loss": loss, "patience": patience}
+        try:
+            found = memorize(model, task, seed=seed, init_scale=init_scale, **options)
+        except DivergedError:
+            notes.append(f"the run diverges with lr = {rate:g}: a smaller lr is needed")
+            return result({})
+        if found is None:
+            at = patience
+            notes.append(f"the run does not memorize within {patience:,} steps")
+            return result({})
+        at, theta = found
+    events = [*clocks, _doubtful(model, task, loss, loss_thresholds), flow.memorized(model, task, loss)]
+    if not model.smooth and model.kinks is None:
+        notes.append(KINKED.format(model.name))
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of kinks: the note above
+            path = flow.follow(
+                model, theta, task, lam=lam, loss=loss, tau_end=max(tau_end - pace * at, pace),
+                tolerance=tolerance, events=events, until=_all(clocks),
+            )  # fmt: skip
+    except StoppedError as stopped:
+        path = stopped.records
+        notes.append(f"the flow stopped early: {stopped}")
+        if not path.sizes["step"]:
+            return result({})
+    path = path.assign_coords(tau=path.tau + pace * at)
+    times = dict(zip(path.event.values.tolist(), (path.event_tau + pace * at).values.tolist(), strict=True))
+    kind = "smooth" if model.smooth else "kinks"
+    spread = SPREAD[kind, "init" if start == "init" else "memorization"]
+    struck = {event.name: _clock(times[event.name], path, pace, at, spread) for event in clocks}
+    notes += _doubts(model, task, loss, theta, path, times, struck, events[len(clocks)].name, at, scaled)
+    memorized = at if start == "memorization" else times["memorized"] / pace
+    return result(struck, memorized, path, scaled * float(path.sharpness.max()))
+
+
+def _clocks(model, task: Task, loss: Loss, falls, shares) -> list[flow.Event]:
+    made = [flow.held_out_loss(model, task, threshold, loss) for threshold in falls]
+    if task.classification:
+        made += [flow.held_out_accuracy(model, task, threshold) for threshold in shares]
+    if not made:
+        raise ValueError(
+            "loss_thresholds is empty: at least one clock is needed (accuracy_thresholds need targets that are classes)"
+        )
+    return made
+
+
+def _start(model: Model, start, seed: int, init_scale: float) -> tuple[Tensor, int]:
+    """Where the flow or the run begins, and at which step."""
+    if isinstance(start, str):
+        _checks.one_of("start", start, ("memorization", "init"))
+        return model.init(seed, init_scale), 0
+    theta, at = start if isinstance(start, tuple) else (start, 0)
+    theta = _checks.tensor("start", theta, ndim=1).detach().double()
+    if len(theta) != model.d:
+        raise ValueError(f"start has {len(theta)} entries: must have {model.d}, as {model.name}")
+    return theta, _checks.integer("start's step", at, 0)
+
+
+def _doubtful(model, task: Task, loss: Loss, thresholds) -> flow.Event:
+    """The first loss clock's threshold, 2 % higher: how long the loss takes for the last of its way."""
+    level = 1.02 * (thresholds[0] if len(thresholds) else 0.5)
+    event = flow.held_out_loss(model, task, level, loss)
+    return flow.Event("almost", event.value)
+
+
+def _all(clocks: list[flow.Event]) -> flow.Event:
+    return flow.Event("all clocks", lambda theta: max(clock.value(theta) for clock in clocks))
+
+
+def _clock(tau: float, path: xr.Dataset, pace: float, at: int, spread: float) -> Clock:
+    step = tau / pace
+    integration = abs(float(np.interp(tau, path.tau, path.slip))) / pace
+    half = integration + spread * step + 1
+    return Clock(step, max(step - half, at), step + half, tau)
+
+
+def _doubts(model, task, loss, theta, path, times, struck, almost: str, at: int, scaled: float) -> list[str]:
+    """Assumptions that did not hold."""
+    notes = []
+    highest = scaled * float(path.sharpness.max())
+    if highest >= EDGE:
+        notes.append(
+            f"lr reaches {highest / EDGE:.2g} times its stability limit on the way (edge of stability): gradient descent "
+            "leaves its flow there"
+        )
+    early = [name for name, clock in struck.items() if clock.tau <= float(path.tau[0])]
+    if early:
+        notes.append(f"nothing to predict for {', '.join(early)}: that is so from the start of the flow")
+    name, first = next(iter(struck.items()))
+    if name.startswith("loss") and first.tau - times[almost] > LEVEL * first.tau:
         notes.append("the held-out loss is almost level at the threshold: the time is ill-determined")
-    if float(fine.train_loss[-1]) > LARGE_LOSS * float(task.Y_train.square().mean()):
+    zero = float(loss.value(torch.zeros_like(task.Y_train), task.Y_train)) / loss.count(task.Y_train)
+    if float(path.train_loss[-1]) > LARGE_LOSS * zero:
         notes.append("weight decay is large: the training loss does not stay small")
-    smallest = (
-        float(torch.linalg.eigvalsh(Point(network, theta, task.X_train).gram())[0])
-        if _small(task)
-        else np.nan
-    )
-    if smallest < 1e-8:
-        notes.append(f"J is near singular at memorization: σ_min = {max(smallest, 0) ** 0.5:.1e}")
-    error = abs(tau - other) / pace + 0.5 * tau + 1  # the latter: a step of Δτ = lr·w is explicit Euler's
-    return Prediction(tau / pace, error, step, tau, fine, (sharp, later), tuple(notes), theta)
+    if task.Y_train.numel() <= CHECKED_OUTPUTS:
+        smallest = float(linearize(model, theta, task.X_train, _kind(model)).singular_values()[-1])
+        if smallest < SINGULAR or model.d < task.Y_train.numel():
+            notes.append(f"J is near singular where the flow begins: σ_min = {smallest:.1e}")
+    return notes
 
 
 def memorize(
-    network: Network, task: Task, lr: float, weight_decay: float, *, patience: int = 20_000, **options
+    model: Model,
+    task: Task,
+    *,
+    lr: float,
+    weight_decay: float,
+    loss: str | Loss = "squared_error",
+    patience: int = 20_000,
+    **options,
 ) -> tuple[int, Tensor] | None:
     """The first looked-at step at which a run of :func:`training.train` has memorized, and its θ (d,); None if never.
 
-    Memorized: all training samples right, and a training loss of at most MEMORIZED times that of the output 0.
+    As :func:`flow.memorized` defines it.
+
+    Raises
+    ------
+    DivergedError
+        The learning rate is too large.
     """
-    at, steps = 0, 40 * LOOK
-    while at < patience:
-        steps = min(steps, patience)
-        runs = training.train(
-            network, task, steps, lr=lr, weight_decay=weight_decay,
-            record_at=range(at, steps, LOOK), keep_theta=True, **options,
-        ).isel(run=0)  # fmt: skip
-        loss = runs.train_loss / float(task.Y_train.square().mean())
-        hit = np.flatnonzero((loss <= MEMORIZED) & (runs.train_accuracy == 1))
-        if hit.size:
-            return int(runs.step[hit[0]]), torch.from_numpy(runs.theta.values[hit[0]])
-        at, steps = steps, 4 * steps
-    return None
+    memorized = flow.memorized(model, task, loss)
+    run = training.train(
+        model, task, patience, lr=lr, weight_decay=weight_decay, loss=loss,
+        record_at=range(0, patience, LOOK), until=lambda record: memorized.value(record.theta[0]) <= 0, **options,
+    ).isel(run=0)  # fmt: skip
+    if run.attrs["ended"] != "until":
+        return None
+    return int(run.step[-1]), torch.from_numpy(run.theta_end.values)
 
 
-def sharpness(network: Network, theta: Tensor, task: Task) -> float:
-    """The largest curvature of the mean squared error near Z, 2λ_max(K)/nm, by power iteration."""
-    point = Point(network, theta, task.X_train)
-    u = task.Y_train / task.Y_train.norm()
-    size = 0.0
-    for _ in range(200):
-        image = point.push(point.pull(u))
-        size, before = float(image.norm()), size
-        if size == 0 or abs(size - before) <= 1e-6 * size:
+def sharpness(model: Model, theta: Tensor, task: Task, loss: str | Loss = "squared_error") -> float:
+    """The largest eigenvalue of the Hessian of PyTorch's mean loss, its Gauss–Newton part, by power iteration."""
+    loss = losses.loss(loss)
+    lin = linearize(model, theta, task.X_train, _kind(model))
+    S, size = loss.curvature(lin.outputs, task.Y_train), 0.0
+    u = torch.randn(task.Y_train.shape, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    for _ in range(300):
+        u = u / u.norm()
+        u = S.root_transposed(lin.jvp(lin.vjp(S.root(u))))
+        size, before = float(u.norm()), size
+        if abs(size - before) <= 1e-6 * size:
             break
-        u = image / size
-    return 2 * size / task.Y_train.numel()
+    return 2 * size / loss.count(task.Y_train)
 
 
-def crossing(flow: xr.Dataset, task: Task, threshold: float = 0.5, start: int = 0) -> float:
-    """Slow time at which ``test_loss`` (step) first falls to ``threshold`` of that of the output 0; NaN if never."""
+def _kind(model: Model) -> str:
+    return "structured" if isinstance(model, TwoLayer) else "matrix_free"
+
+
+def cost(
+    model: Model,
+    task: Task,
+    *,
+    lr: float,
+    weight_decay: float,
+    loss: str | Loss = "squared_error",
+    momentum: float = 0.0,
+    seed: int = 0,
+) -> Cost:
+    """What predicting, and training for one unit of slow time, will cost here; takes about a second, and neither is done.
+
+    Raises
+    ------
+    ValueError
+        Arguments that do not fit.
+    """
+    rate = _checks.real("lr", lr, 0, open_low=True)
+    w = _checks.real("weight_decay", weight_decay, 0, open_low=True)
+    momentum = _checks.real("momentum", momentum, 0, 1, open_high=True)
+    task, loss, theta = in_float64(task), losses.loss(loss), model.init(seed)
+    few = 100
+
+    def train():
+        training.train(
+            model, task, few, lr=1e-6 * rate, weight_decay=w, loss=loss, momentum=momentum, record_at=2
+        )
+
+    lin = linearize(model, theta, task.X_train, _kind(model))
+    make = _seconds(lambda: linearize(model, theta, task.X_train, _kind(model)))
+    product, matrix = _seconds(lambda: lin.product(task.Y_train)), 0.0
+    if task.Y_train.numel() <= FACTORED:
+        matrix = _seconds(lambda: torch.linalg.cholesky_ex(lin.gram()), 1)
+    solves = 1 if model.smooth else TYPICAL_SOLVES
+    step = solves * (make + TYPICAL_PRODUCTS * (3 if not model.smooth else 1.5) * product)
+    predicting = TYPICAL_STEPS * (1 if model.smooth else 3) * step + TYPICAL_FACTORS * matrix
+    each = _seconds(train, 1) / few
+    return Cost(predicting, each * (1 - momentum) / (rate * w), each / predicting)
+
+
+def _seconds(call, repeats: int = 5) -> float:
+    call()
+    began = time.process_time()
+    for _ in range(repeats):
+        call()
+    return (time.process_time() - began) / repeats
+
+
+def crossing(path: xr.Dataset, task: Task, threshold: float = 0.5, start: int = 0) -> float:
+    """Slow time at which ``test_loss`` (step) first falls to ``threshold`` of that of the output 0; NaN if never.
+
+    Of squared error, between records.
+    """
     level = threshold * float(task.Y_test.square().mean())
-    return float(records.first_crossing(-flow.test_loss.isel(step=slice(start, None)), -level))
-
-
-def _small(task: Task) -> bool:
-    return task.Y_train.numel() <= 1500
+    return float(records.first_crossing(-path.test_loss.isel(step=slice(start, None)), -level))
 
 
 def stored(name: str) -> xr.Dataset:

@@ -8,7 +8,8 @@ and list, and a RANGE among
 - ``one of a | b | c``: words;
 - ``each RANGE``: for the entries of a list, which must not be empty.
 
-``papermill --help-notebook`` shows the same lines.
+``papermill --help-notebook`` shows the same lines. The cell of a notebook from elsewhere, with plain lines
+``name = default``, is read by :func:`plain`: types from the defaults, no ranges.
 """
 
 from __future__ import annotations
@@ -23,8 +24,10 @@ import tokenize
 from dataclasses import dataclass
 
 TYPES = {"int": int, "float": float, "str": str, "bool": bool, "list": list}
+PLAIN = {**TYPES, "dict": dict, "any": object}  # what a plain cell's defaults may be
+FOREIGN = re.compile(r"PAPERMILL_\w+|upstream|product")  # papermill --inject-paths; Ploomber
 INTERVAL = re.compile(r"([\[(])\s*(\S+)\s*,\s*(\S+?)\s*([\])])\s*(odd|even|prime)?")
-NUMBER = re.compile(r"[+-]?(inf|\d+(\.\d*)?(e[+-]?\d+)?)")
+NUMBER = re.compile(r"[+-]?(inf|(\d+\.?\d*|\.\d+)(e[+-]?\d+)?)", re.I)
 INJECTED = "# Parameters"  # papermill's first line above the values that it was given
 
 
@@ -37,24 +40,39 @@ class Parameter:
     default: object
     allowed: str  # the RANGE, as written
     meaning: str
+    plain: bool = False  # from a cell without declarations: the type is the default's, every value is allowed
 
     def checked(self, value):
-        """Return ``value`` as the declared type.
+        """Return ``value`` as the declared type; NumPy's values and numbers that arrive as text are read.
 
         Raises
         ------
         ValueError
             A wrong type or a value outside the range; the text names the parameter, the value and what is allowed.
         """
-        entries = value if self.type == "list" else [value]
+        given, value = value, self._read(value)
+        entries = value if self.type == "list" and not self.plain else [value]
         if not isinstance(entries, list | tuple) or not entries:
-            raise self._error(value)
+            raise self._error(given)
         rule = self.allowed.removeprefix("each ")
         if not all(self._fits(entry, rule) for entry in entries):
-            raise self._error(value)
-        return float(value) if self.type == "float" else value
+            raise self._error(given)
+        return value
+
+    def _read(self, value):
+        """``value`` without NumPy's types, and as a number where text or a whole number stands for one."""
+        value = value.tolist() if hasattr(value, "tolist") else value
+        if self.type == "list" and isinstance(value, list | tuple):
+            numbers = not self.plain and all(isinstance(entry, int | float) for entry in self.default)
+            return [_number(entry) if numbers else entry for entry in value]
+        if self.type in ("int", "float"):
+            value = _number(value)
+        whole = self.type == "float" and isinstance(value, int) and not isinstance(value, bool)
+        return float(value) if whole and abs(value) < 1e300 else value
 
     def _fits(self, entry, rule: str) -> bool:
+        if self.plain and self.type not in ("int", "float"):
+            return isinstance(entry, PLAIN[self.type])
         if self.type == "bool":
             return isinstance(entry, bool)
         if rule.startswith("one of "):
@@ -62,14 +80,41 @@ class Parameter:
         if self.type == "str":
             return isinstance(entry, str)
         whole = self.type == "int" or (self.type == "list" and all(isinstance(x, int) for x in self.default))
-        number = isinstance(entry, int) or (isinstance(entry, float) and not whole and math.isfinite(entry))
+        number = (isinstance(entry, int) and self.type != "float") or (
+            isinstance(entry, float) and not whole and math.isfinite(entry)
+        )
         return number and not isinstance(entry, bool) and (not rule or _inside(entry, rule))
 
     def _error(self, value) -> ValueError:
+        if self.plain:
+            return ValueError(
+                f"{self.name} = {value!r}: must be {self.type}, as its default {self.default!r} is{_hint(value)}"
+            )
         entries = "entries, each " if self.type == "list" and self.allowed else ""
         rule = self.allowed.removeprefix("each ")
         allowed = f" {entries}in {rule}" if rule[:1] in ("[", "(") else f" {entries}{rule}".rstrip()
-        return ValueError(f"{self.name} = {value!r}: must be {self.type}{allowed}. {self.meaning}")
+        return ValueError(
+            f"{self.name} = {value!r}: must be {self.type}{allowed}{_hint(value)}. {self.meaning}"
+        )
+
+
+def _number(value):
+    """The number that a text stands for (``1e-1``, which YAML leaves text, or ``37``); else ``value``."""
+    if not isinstance(value, str) or not NUMBER.fullmatch(value.strip()) or len(value) > 50:
+        return value
+    text = value.strip()
+    return int(text) if re.fullmatch(r"[+-]?(0|[1-9]\d*)", text) else float(text)
+
+
+def _hint(value) -> str:
+    """What to write for a number that people write in another way."""
+    if not isinstance(value, str):
+        return ""
+    if re.fullmatch(r"[+-]?\d+,\d+", value):
+        return f" (write {value.replace(',', '.')})"
+    if re.fullmatch(r"\d+(\.\d+)? *%", value):
+        return f" (write {float(value.rstrip(' %')) / 100:g})"
+    return " (write a number, without quotes)" if value[:1].isdigit() else ""
 
 
 def _inside(number: float, rule: str) -> bool:
@@ -98,6 +143,7 @@ def declared(source: str) -> dict[str, Parameter]:
         statements = ast.parse(source).body
     except SyntaxError:
         return {}
+    statements = [s for s in statements if not _foreign(s)]
     if not statements or not all(isinstance(s, ast.AnnAssign) for s in statements):
         return {}
     comments = {
@@ -122,10 +168,35 @@ def declared(source: str) -> dict[str, Parameter]:
     return found
 
 
+def plain(source: str) -> dict[str, Parameter]:
+    """The parameters of a cell that declares none: every ``name = literal``, with its comment as the meaning."""
+    try:
+        statements = ast.parse(source).body
+    except SyntaxError:
+        return {}
+    lines, found = source.splitlines(), {}
+    for s in statements:
+        targets = getattr(s, "targets", [getattr(s, "target", None)])
+        if len(targets) != 1 or not isinstance(targets[0], ast.Name) or _foreign(s) or not _literal(s.value):
+            continue
+        name, default = targets[0].id, ast.literal_eval(s.value)
+        default = list(default) if isinstance(default, tuple) else default
+        kind = next((k for k, t in PLAIN.items() if type(default) is t), "any")
+        meaning = lines[s.end_lineno - 1][s.end_col_offset :].lstrip(" ;#")
+        found[name] = Parameter(name, kind, default, "", meaning, plain=True)
+    return found
+
+
+def _foreign(statement: ast.stmt) -> bool:
+    """Whether a statement sets what another tool wants there."""
+    targets = getattr(statement, "targets", [getattr(statement, "target", None)])
+    return all(isinstance(t, ast.Name) and FOREIGN.fullmatch(t.id) for t in targets)
+
+
 def _literal(node: ast.expr | None) -> bool:
     try:
         ast.literal_eval(node)
-    except ValueError:
+    except (ValueError, TypeError, SyntaxError, MemoryError, RecursionError):
         return False
     return True
 
@@ -187,7 +258,7 @@ def _refuse_unknown(history: list[str], parameters: dict[str, Parameter]) -> Non
 
 def unknown(name: str, parameters: dict[str, Parameter]) -> None:
     """Refuse a ``name`` that is not declared, suggesting the nearest that is."""
-    if name in parameters:
+    if name in parameters or FOREIGN.fullmatch(name):
         return
     near = difflib.get_close_matches(name, parameters, n=1, cutoff=0)
     raise ValueError(

@@ -1,8 +1,8 @@
 """The zero-loss set Z = {θ : F(θ) = y} of any network: Jacobian, tangent space, nearest point.
 
-A network is a callable ``f(theta, X) -> (n, m)`` with flat parameters ``theta`` (d,) and inputs ``X`` (n, …),
-written in torch operations. F(θ) ∈ R^{nm} stacks its outputs, row by row, and J = ∇F(θ) is (nm, d). Everything is
-dense and in float64: meant for networks with nm and d up to a few thousand. Symbols as in STUDY.md sections 1 and 2.
+A network is a model, or any callable ``f(theta, X) -> (n, m)`` with flat parameters ``theta`` (d,) and inputs ``X``
+(n, …), written in torch operations. F(θ) ∈ R^{nm} stacks its outputs, row by row, and J = ∇F(θ) is (nm, d). All is in
+float64 and, but for :func:`onto`, dense: meant for nm and d up to a few thousand. Symbols as in STUDY.md sections 1 and 2.
 """
 
 from __future__ import annotations
@@ -16,21 +16,12 @@ from scipy.sparse.linalg import LinearOperator, eigsh
 from torch import Tensor
 
 from . import _checks
+from .errors import KinkError, NoMultipliersError, ProjectionError, SingularJacobianError
+from .linearization import check, linearize
+from .models import check_outputs
 
 Network = Callable[[Tensor, Tensor], Tensor]
 RANK_TOLERANCE = 1e-10  # singular values below this share of the largest count as zero
-
-
-class SingularJacobianError(ArithmeticError):
-    """J has lost full rank: θ is a singular point, and what was asked for is not defined there."""
-
-
-class KinkError(ArithmeticError):
-    """F has no derivative at θ: a pre-activation sits where the activation bends."""
-
-
-class ProjectionError(ArithmeticError):
-    """The iteration found no nearest point of Z."""
 
 
 def outputs(f: Network, theta: Tensor, X: Tensor) -> Tensor:
@@ -41,11 +32,9 @@ def outputs(f: Network, theta: Tensor, X: Tensor) -> Tensor:
     ValueError
         ``theta`` that is not a float64 vector, or a network that does not return (n, m).
     """
-    _check_theta(theta)
+    check(f, theta, X)
     result = f(theta, X)
-    if not isinstance(result, Tensor) or result.ndim != 2 or len(result) != len(X):
-        got = tuple(result.shape) if isinstance(result, Tensor) else type(result).__name__
-        raise ValueError(f"f returned {got}: must return (n, m) outputs, with n = {len(X)} for this X")
+    check_outputs(result, X, getattr(f, "name", "f"))
     return result.reshape(-1)
 
 
@@ -53,10 +42,9 @@ def jacobian(f: Network, theta: Tensor, X: Tensor) -> Tensor:
     """J = ∇F(θ), (nm, d), by reverse-mode automatic differentiation.
 
     At a kink of f (ReLU at 0) this is torch's convention, one element of the generalized Jacobian.
-    Raises as :func:`outputs` does.
+    Raises as :func:`~grokutils.linearization.linearize` does.
     """
-    outputs(f, theta, X)  # a clear error here, rather than one from inside the transformation
-    return torch.func.jacrev(lambda t: f(t, X).reshape(-1))(theta)
+    return linearize(f, theta, X, "dense").jacobian()
 
 
 def singular_values(J: Tensor) -> Tensor:
@@ -169,6 +157,39 @@ def project(
     )
 
 
+def onto(
+    f: Network, theta: Tensor, X: Tensor, Y: Tensor, tolerance: float = 1e-10, max_iterations: int = 50
+) -> Tensor:
+    """A point of Z near ``theta``, (d,), by Gauss–Newton steps −J⁺(F − y) until ‖F − y‖ ≤ ``tolerance``.
+
+    Its distance from proj_Z(θ) is second order in the distance of θ from Z (compare :func:`project`, which finds the
+    nearest point itself where Z is smooth). For networks of any size: J is never formed where that can be helped.
+
+    Raises
+    ------
+    ValueError
+        d < nm, or arguments that do not fit.
+    SingularJacobianError
+        J without full rank on the way.
+    ProjectionError
+        No convergence within ``max_iterations``.
+    """
+    _targets(f, theta, X, Y)
+    _check_dimensions(len(theta), Y.numel())
+    for _ in range(max_iterations):
+        lin = linearize(f, theta, X)
+        r = lin.outputs - Y
+        if r.norm() <= tolerance:
+            return theta
+        try:
+            theta = theta - lin.vjp(lin.solve(r))
+        except NoMultipliersError as error:
+            raise SingularJacobianError(f"theta is a singular point: {error}") from error
+    raise ProjectionError(
+        f"no point of Z within max_iterations = {max_iterations}: residual {float(r.norm()):.1e}"
+    )
+
+
 def _search(merit, path, before: float, rate: float) -> tuple[float, Tensor]:
     """The first share of 1, 1/2, 1/4, … whose point on ``path`` has less ``merit``, with that point."""
     share, slack = 1.0, 1e-13 * max(1.0, before)  # rounding in merit itself
@@ -250,11 +271,7 @@ def _rank(S: Tensor, rank_tolerance: float) -> int:
 
 def _regular_factor(J: Tensor, rank_tolerance: float = RANK_TOLERANCE) -> tuple[Tensor, Tensor, Tensor]:
     """:func:`_factor` of a J that has full row rank, as everything that depends on regularity needs it."""
-    if J.shape[1] < J.shape[0]:
-        raise ValueError(
-            f"theta has {J.shape[1]} entries for {J.shape[0]} outputs: must have d ≥ nm (assumption 4.1), "
-            "or Z has no tangent directions to speak of"
-        )
+    _check_dimensions(J.shape[1], J.shape[0])
     N, S, V = _factor(J)
     rank = _rank(S, rank_tolerance)
     if rank < len(J):
@@ -277,9 +294,12 @@ def _check_differentiable(f, theta, X, J) -> None:
         )
 
 
-def _check_theta(theta: Tensor) -> None:
-    if _checks.tensor("theta", theta, ndim=1).dtype != torch.float64:
-        raise ValueError(f"theta has dtype {theta.dtype}: must be torch.float64, or rank means little")
+def _check_dimensions(d: int, rows: int) -> None:
+    if d < rows:
+        raise ValueError(
+            f"theta has {d} entries for {rows} outputs: must have d ≥ nm (assumption 4.1), or Z has no tangent "
+            "directions to speak of"
+        )
 
 
 def _targets(f, theta, X, Y) -> Tensor:

@@ -1,33 +1,17 @@
-/* The live laboratory: the toy of chapter 02 and eq. 20 for small p, computed in the reader's browser.
+/* The laboratory's mathematics: a task, a two-layer network, and what is read off its weights. No page is needed.
 
-   `Laboratory` (on window) holds the mathematics, which the tests compare with grokutils; the rest draws it.
-   A matrix is a flat Float64Array, row by row. Symbols as in the book: E (p × width), H = σ(XE), K = HHᵀ. */
+   A matrix is a flat Float64Array, row by row. Letters are the book's: E (p × width), H = σ(XE) (n × width), S = σ′(XE),
+   and V = Wᵀ (p × width), the readout with its long side contiguous; θ is E followed by V. X has rows e_a + e_b: it is
+   never multiplied with, its pairs (a, b) gather rows. The tests compare all of this with grokutils. */
 "use strict";
 
-const Laboratory = (() => {
-  const SIGMA = {
+globalThis.Laboratory = (() => {
+  /** σ and σ′ of each activation, number by number. */
+  const ACTIVATIONS = {
     relu: [(z) => (z > 0 ? z : 0), (z) => (z > 0 ? 1 : 0)],
     quadratic: [(z) => z * z, (z) => 2 * z],
     softplus: [(z) => Math.max(z, 0) + Math.log1p(Math.exp(-Math.abs(z))), (z) => 1 / (1 + Math.exp(-z))],
   };
-
-  /** Gradient descent on L_λ = (w₁ + w₂ − 2)² + λ(w₁² + w₂²): arrays of w₁, w₂ and of both losses, one entry a step. */
-  function descend(lambda, lr, start, steps) {
-    let [u, v] = start;
-    const path = { u: [u], v: [v], train: [], test: [] };
-    for (let k = 0; k < steps; k++) {
-      const r = u + v - 2;
-      u -= lr * 2 * (r + lambda * u);
-      v -= lr * 2 * (r + lambda * v);
-      path.u.push(u);
-      path.v.push(v);
-    }
-    for (let k = 0; k <= steps; k++) {
-      path.train.push((path.u[k] + path.v[k] - 2) ** 2);
-      path.test.push((path.u[k] - 1) ** 2 + (path.v[k] - 1) ** 2); // mean over standard normal inputs
-    }
-    return path;
-  }
 
   /** Numbers in [0, 1) that a seed decides (mulberry32). */
   function uniform(seed) {
@@ -46,29 +30,61 @@ const Laboratory = (() => {
       std * Math.sqrt(-2 * Math.log(1 - random())) * Math.cos(2 * Math.PI * random()));
   }
 
-  /** All unordered pairs a ≤ b below p in an order that the seed decides, split after the share `fraction`. */
-  function split(p, fraction, random) {
+  /** Addition modulo p: all pairs a ≤ b in an order that the seed decides, the share `fraction` of them for training. */
+  function addition(p, fraction, random) {
     const pairs = [];
     for (let a = 0; a < p; a++) for (let b = a; b < p; b++) pairs.push([a, b]);
     for (let i = pairs.length - 1; i > 0; i--) {
       const j = Math.floor(random() * (i + 1));
       [pairs[i], pairs[j]] = [pairs[j], pairs[i]];
     }
-    const n = Math.round(fraction * pairs.length);
-    return { train: pairs.slice(0, n), test: pairs.slice(n) };
+    const n = trained(p, fraction);
+    return { p, train: pairs.slice(0, n), test: pairs.slice(n) };
   }
 
-  /** Z = XE and H = σ(Z) for pairs, each (n × width). */
-  function hidden(E, pairs, width, sigma) {
-    const Z = new Float64Array(pairs.length * width), H = new Float64Array(Z.length);
+  /** How many pairs `addition` trains on. */
+  function trained(p, fraction) {
+    return Math.round((fraction * p * (p + 1)) / 2);
+  }
+
+  /** PyTorch's default start of both layers, θ: uniform up to 1/√fan_in. */
+  function defaultStart(p, width, random) {
+    const spread = (count, fanIn) =>
+      Float64Array.from({ length: count }, () => (2 * random() - 1) / Math.sqrt(fanIn));
+    return Float64Array.of(...spread(p * width, p), ...spread(p * width, width));
+  }
+
+  /** The scalar product of `count` entries of x and of y; four sums at once keep the processor from waiting for one. */
+  function dot(x, y, xAt, yAt, count) {
+    let s0 = 0, s1 = 0, s2 = 0, s3 = 0, h = 0;
+    for (; h + 3 < count; h += 4) {
+      s0 += x[xAt + h] * y[yAt + h];
+      s1 += x[xAt + h + 1] * y[yAt + h + 1];
+      s2 += x[xAt + h + 2] * y[yAt + h + 2];
+      s3 += x[xAt + h + 3] * y[yAt + h + 3];
+    }
+    for (; h < count; h++) s0 += x[xAt + h] * y[yAt + h];
+    return s0 + s1 + (s2 + s3);
+  }
+
+  function square(x) {
+    return dot(x, x, 0, 0, x.length);
+  }
+
+  /** f(XE), f elementwise, for pairs: (n × width). */
+  function hidden(E, pairs, width, f) {
+    const H = new Float64Array(pairs.length * width);
     pairs.forEach(([a, b], i) => {
-      for (let h = 0; h < width; h++) {
-        const z = E[a * width + h] + E[b * width + h];
-        Z[i * width + h] = z;
-        H[i * width + h] = sigma(z);
-      }
+      for (let h = 0; h < width; h++) H[i * width + h] = f(E[a * width + h] + E[b * width + h]);
     });
-    return { Z, H };
+    return H;
+  }
+
+  /** HHᵀ, its lower triangle: (n × n). */
+  function gram(H, n, width) {
+    const K = new Float64Array(n * n);
+    for (let i = 0; i < n; i++) for (let j = 0; j <= i; j++) K[i * n + j] = dot(H, H, i * width, j * width, width);
+    return K;
   }
 
   /** Lower Cholesky factor of K (n × n), in place; throws where K is numerically singular. */
@@ -76,145 +92,117 @@ const Laboratory = (() => {
     for (let j = 0; j < n; j++) {
       const scale = K[j * n + j];
       for (let i = j; i < n; i++) {
-        let s = K[i * n + j];
-        for (let k = 0; k < j; k++) s -= K[i * n + k] * K[j * n + k];
+        const s = K[i * n + j] - dot(K, K, i * n, j * n, j);
         if (i > j) K[i * n + j] = s / K[j * n + j];
         else if (s > 1e-14 * scale) K[j * n + j] = Math.sqrt(s);
-        else throw new Error("HHᵀ is singular: more hidden units or another seed are needed");
+        else throw new Error("HHᵀ is singular: more hidden units or another seed are needed.");
       }
     }
+    return K;
   }
 
-  /** AY = (HHᵀ)⁻¹Y, (n × p), with Y one-hot. */
-  function solve(H, pairs, p, width) {
-    const n = pairs.length, K = new Float64Array(n * n), AY = new Float64Array(n * p);
-    for (let i = 0; i < n; i++)
-      for (let j = 0; j <= i; j++) {
-        let s = 0;
-        for (let h = 0; h < width; h++) s += H[i * width + h] * H[j * width + h];
-        K[i * n + j] = s;
-      }
-    cholesky(K, n);
-    pairs.forEach(([a, b], i) => (AY[i * p + ((a + b) % p)] = 1));
-    for (let c = 0; c < p; c++) {
-      for (let i = 0; i < n; i++) {
-        let s = AY[i * p + c];
-        for (let k = 0; k < i; k++) s -= K[i * n + k] * AY[k * p + c];
-        AY[i * p + c] = s / K[i * n + i];
-      }
-      for (let i = n - 1; i >= 0; i--) {
-        let s = AY[i * p + c];
-        for (let k = i + 1; k < n; k++) s -= K[k * n + i] * AY[k * p + c];
-        AY[i * p + c] = s / K[i * n + i];
-      }
+  /** (LLᵀ)⁻¹B for a Cholesky factor L (n × n), in place of B (n × m). */
+  function solve(L, n, B, m) {
+    for (let i = 0; i < n; i++) {
+      for (let k = 0; k < i; k++) for (let c = 0; c < m; c++) B[i * m + c] -= L[i * n + k] * B[k * m + c];
+      for (let c = 0; c < m; c++) B[i * m + c] /= L[i * n + i];
     }
-    return AY;
+    for (let i = n - 1; i >= 0; i--) {
+      for (let k = i + 1; k < n; k++) for (let c = 0; c < m; c++) B[i * m + c] -= L[k * n + i] * B[k * m + c];
+      for (let c = 0; c < m; c++) B[i * m + c] /= L[i * n + i];
+    }
+    return B;
   }
 
-  /** The readout W = Hᵀ(HHᵀ)⁻¹Y, transposed: (p × width). */
-  function transposedReadout(AY, H, n, p, width) {
+  /** UᵀH for U (n × p): (p × width). */
+  function transposedProduct(U, H, n, p, width) {
     const V = new Float64Array(p * width);
     for (let i = 0; i < n; i++)
       for (let c = 0; c < p; c++) {
-        const y = AY[i * p + c];
-        for (let h = 0; h < width; h++) V[c * width + h] += y * H[i * width + h];
+        const u = U[i * p + c];
+        for (let h = 0; h < width; h++) V[c * width + h] += u * H[i * width + h];
       }
     return V;
   }
 
-  /** dE/dτ of eq. 20: Xᵀ[(A Y Yᵀ A H) ⊙ σ′(XE)] − E. */
-  function velocity(E, pairs, p, width, activation) {
-    const [sigma, slope] = SIGMA[activation], n = pairs.length;
-    const { Z, H } = hidden(E, pairs, width, sigma);
-    const AY = solve(H, pairs, p, width), V = transposedReadout(AY, H, n, p, width);
-    const dE = E.map((e) => -e);
-    pairs.forEach(([a, b], i) => {
-      for (let h = 0; h < width; h++) {
-        let pull = 0;
-        for (let c = 0; c < p; c++) pull += AY[i * p + c] * V[c * width + h];
-        pull *= slope(Z[i * width + h]);
-        dE[a * width + h] += pull;
-        dE[b * width + h] += pull;
-      }
-    });
-    return dE;
+  /** AY = (HHᵀ)⁻¹Y, (n × p), with Y one-hot. */
+  function solvedTargets(H, { p, train }, width) {
+    const n = train.length, Y = new Float64Array(n * p);
+    train.forEach(([a, b], i) => (Y[i * p + ((a + b) % p)] = 1));
+    return solve(cholesky(gram(H, n, width), n), n, Y, p);
   }
 
-  /** ‖E‖², ‖W‖² and the network's answer to every pair (a, b), (p × p). */
-  function measure(E, pairs, p, width, activation) {
-    const [sigma] = SIGMA[activation], { H } = hidden(E, pairs, width, sigma);
-    const V = transposedReadout(solve(H, pairs, p, width), H, pairs.length, p, width);
-    const square = (M) => M.reduce((sum, x) => sum + x * x, 0);
-    const answers = new Int16Array(p * p);
-    for (let a = 0; a < p; a++)
-      for (let b = a; b < p; b++) {
-        let best = -Infinity;
+  /** The smallest readout that fits the training pairs, W = Hᵀ(HHᵀ)⁻¹Y (eq. 18), as V = Wᵀ. */
+  function readout(E, task, width, activation) {
+    const H = hidden(E, task.train, width, ACTIVATIONS[activation][0]);
+    return transposedProduct(solvedTargets(H, task, width), H, task.train.length, task.p, width);
+  }
+
+  /**
+   * What the network (E, V) knows: its answer to each pair, `answers` (p × p); `loss` and `accuracy` on the training and
+   * the held-out pairs, the loss as PyTorch's mean over pairs and outputs; and its squared `norm`.
+   */
+  function measure(E, V, { p, train, test }, width, activation) {
+    const sigma = ACTIVATIONS[activation][0], answers = new Int16Array(p * p), H = new Float64Array(width);
+    const part = (pairs) => {
+      let loss = 0, right = 0;
+      for (const [a, b] of pairs) {
+        for (let h = 0; h < width; h++) H[h] = sigma(E[a * width + h] + E[b * width + h]);
+        let best = -Infinity, answer = 0;
         for (let c = 0; c < p; c++) {
-          let y = 0;
-          for (let h = 0; h < width; h++) y += V[c * width + h] * sigma(E[a * width + h] + E[b * width + h]);
-          if (y > best) [best, answers[a * p + b]] = [y, c];
+          const y = dot(V, H, c * width, 0, width);
+          loss += (y - (c === (a + b) % p)) ** 2;
+          if (y > best) [best, answer] = [y, c];
         }
-        answers[b * p + a] = answers[a * p + b];
+        answers[a * p + b] = answers[b * p + a] = answer;
+        right += answer === (a + b) % p;
       }
-    return { normE: square(E), normW: square(V), answers };
-  }
-
-  /** A flow of eq. 20: `advance()` makes one step of Bogacki and Shampine's pair, its error held below `tolerance`. */
-  function flow(E, pairs, p, width, activation, tolerance = 1e-3) {
-    const rate = (at) => velocity(at, pairs, p, width, activation);
-    const floor = tolerance * p ** -0.5; // of an entry's error: relative to the initial entries
-    const state = { E, tau: 0, step: 1e-4 };
-    let k1 = rate(E);
-    state.advance = () => {
-      for (;;) {
-        const h = state.step, from = state.E;
-        const k2 = rate(from.map((e, i) => e + (h / 2) * k1[i]));
-        const k3 = rate(from.map((e, i) => e + ((3 * h) / 4) * k2[i]));
-        const next = from.map((e, i) => e + h * ((2 / 9) * k1[i] + (1 / 3) * k2[i] + (4 / 9) * k3[i]));
-        const k4 = rate(next);
-        let sum = 0;
-        for (let i = 0; i < next.length; i++) {
-          const error = h * ((-5 / 72) * k1[i] + (1 / 12) * k2[i] + (1 / 9) * k3[i] - (1 / 8) * k4[i]);
-          const allowed = floor + tolerance * Math.max(Math.abs(from[i]), Math.abs(next[i]));
-          sum += (error / allowed) ** 2;
-        }
-        const error = Math.sqrt(sum / next.length);
-        state.step = h * Math.min(5, Math.max(0.2, 0.9 * (error || 1e-9) ** (-1 / 3)));
-        if (error <= 1) {
-          [state.E, state.tau, k1] = [next, state.tau + h, k4];
-          return;
-        }
-      }
+      return { loss: loss / (pairs.length * p), accuracy: right / pairs.length };
     };
-    return state;
+    return { train: part(train), test: part(test), norm: square(E) + square(V), answers };
   }
 
-  /** Tokens in the plane of their strongest frequency k: Re F_k and Im F_k made orthonormal. */
-  function circle(E, p, width) {
-    let best = { power: -1 };
-    for (let k = 1; k <= (p - 1) / 2; k++) {
-      const re = new Float64Array(width), im = new Float64Array(width);
-      for (let j = 0; j < p; j++) {
-        const c = Math.cos((2 * Math.PI * j * k) / p) / p, s = -Math.sin((2 * Math.PI * j * k) / p) / p;
-        for (let h = 0; h < width; h++) {
-          re[h] += c * E[j * width + h];
-          im[h] += s * E[j * width + h];
-        }
+  /** F_k = (1/p) Σ_j e^(−2πi jk/p) E_j as its real and imaginary parts, each (width). */
+  function feature(E, p, width, k) {
+    const re = new Float64Array(width), im = new Float64Array(width);
+    for (let j = 0; j < p; j++) {
+      const c = Math.cos((2 * Math.PI * j * k) / p) / p, s = -Math.sin((2 * Math.PI * j * k) / p) / p;
+      for (let h = 0; h < width; h++) {
+        re[h] += c * E[j * width + h];
+        im[h] += s * E[j * width + h];
       }
-      const power = re.reduce((t, x, h) => t + x * x + im[h] * im[h], 0);
-      if (power > best.power) best = { k, re, im, power };
     }
-    const dot = (x, y) => x.reduce((t, value, h) => t + value * y[h], 0);
-    const u = best.re.map((x) => x / Math.sqrt(dot(best.re, best.re)));
-    const along = dot(best.im, u), rest = best.im.map((x, h) => x - along * u[h]);
-    const v = rest.map((x) => x / Math.sqrt(dot(rest, rest)));
-    const tokens = Array.from({ length: p }, (_, j) => {
-      const row = E.subarray(j * width, (j + 1) * width);
-      return [dot(row, u), dot(row, v)];
-    });
-    return { k: best.k, tokens };
+    return { re, im };
   }
 
-  return { descend, uniform, normal, split, velocity, measure, flow, circle };
+  /** ‖F_k‖² for k = 1, …, (p − 1)/2. */
+  function spectrum(E, p, width) {
+    return Array.from({ length: (p - 1) / 2 }, (_, i) => {
+      const { re, im } = feature(E, p, width, i + 1);
+      return square(re) + square(im);
+    });
+  }
+
+  /** The frequency k of the largest ‖F_k‖. */
+  function strongest(E, p, width) {
+    const powers = spectrum(E, p, width);
+    return 1 + powers.indexOf(Math.max(...powers));
+  }
+
+  /** An orthonormal basis [u, v] of the plane of frequency k, from Re F_k and Im F_k. */
+  function plane(E, p, width, k) {
+    const { re, im } = feature(E, p, width, k), long = Math.sqrt(square(re)), u = re.map((x) => x / long);
+    const along = dot(im, u, 0, 0, width), rest = im.map((x, h) => x - along * u[h]), wide = Math.sqrt(square(rest));
+    return [u, rest.map((x) => x / wide)];
+  }
+
+  /** The tokens' embeddings in a plane [u, v], [x, y] each. */
+  function project(E, [u, v], p, width) {
+    return Array.from({ length: p }, (_, j) => [dot(E, u, j * width, 0, width), dot(E, v, j * width, 0, width)]);
+  }
+
+  return {
+    ACTIVATIONS, uniform, normal, addition, trained, defaultStart, dot, square, hidden, gram, cholesky, solve,
+    transposedProduct, solvedTargets, readout, measure, spectrum, strongest, plane, project,
+  };
 })();
-window.Laboratory = Laboratory;

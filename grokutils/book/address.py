@@ -20,7 +20,8 @@ import importlib.util, os, subprocess, sys
 
 BOOK = "git+https://github.com/OWNER/REPOSITORY@main"
 BOOK = os.environ.get("GROKUTILS_ADDRESS", BOOK)
-if importlib.util.find_spec("grokutils") is None:
+found = importlib.util.find_spec("grokutils")
+if found is None or found.origin is None:  # a mere folder of that name is not the package
     if "OWNER/" in BOOK:
         sys.exit(
             "This chapter needs grokutils, the book's helper package, and this copy of the\\n"
@@ -29,10 +30,14 @@ if importlib.util.find_spec("grokutils") is None:
             "- or run `pip install PATH_OR_ADDRESS_OF_THE_BOOK` first;\\n"
             "- or set the environment variable GROKUTILS_ADDRESS to that address."
         )
-    pip = [sys.executable, "-m", "pip", "install", "--quiet", BOOK]
-    done = subprocess.run(pip, capture_output=True, text=True)
+    pip = [sys.executable, "-m", "pip", "install", "--quiet", "--retries", "1", "--timeout", "20", BOOK]
+    done = subprocess.run(pip, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
     if done.returncode:
-        sys.exit(f"grokutils did not install from {BOOK}:\\n{done.stderr[-1000:]}")
+        said = done.stdout.decode(errors="replace")[-1000:]
+        sys.exit(
+            f"grokutils did not install from {BOOK}. Without a network, the stand-alone\\n"
+            f"copy of this chapter needs nothing. pip said:\\n{said}"
+        )
     importlib.invalidate_caches()
 """
 

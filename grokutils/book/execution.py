@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import os
 import platform
 import re
 import subprocess
+import tempfile
 import time
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from datetime import UTC, datetime
@@ -16,15 +16,13 @@ import nbformat
 from jupyter_cache import get_cache
 from jupyter_cache.base import CacheBundleIn
 from nbclient import NotebookClient
-from nbclient.exceptions import CellExecutionError
 from tqdm import tqdm
 
-from . import inputs
+from . import inputs, kernels
 from .extension import cache as cache_folder
 
 VERSIONS = ("torch", "numpy", "scipy", "sympy", "matplotlib", "plotly", "xarray")  # recorded beside Python's
 TIMEOUT = 1800  # seconds that one cell may take
-ONE_THREAD = dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"), "1")
 
 
 def refresh(chapters: list[Path]) -> list[Path]:
@@ -46,32 +44,50 @@ def fill_cache(chapters: list[Path]) -> list[Path]:
 
 
 def _all(paths: list[Path], keep) -> list[Path]:
-    """Execute ``paths`` and ``keep`` each result as it comes; a failure stops none of the others."""
+    """Execute ``paths`` and ``keep`` each result as it comes; whatever ends one stops none of the others."""
     failed = []
     # Long chapters first, so that none is left to run alone at the end.
     paths = sorted(paths, key=lambda path: -_read(path).metadata.get("grokutils", {}).get("seconds", 0))
-    with ProcessPoolExecutor(os.cpu_count()) as pool, tqdm(total=len(paths), desc="chapters") as bar:
+    with ProcessPoolExecutor(kernels.cores()) as pool, tqdm(total=len(paths), desc="chapters") as bar:
         running = {pool.submit(_execute, path): path for path in paths}
         for done in as_completed(running):
             path = running[done]
             try:
-                keep(path, *done.result())
-                bar.write(f"executed {path.name}")
-            except CellExecutionError as error:
+                notebook, seconds, error = done.result()
+            except Exception as raised:  # the process is gone
+                error = f"{type(raised).__name__}: {raised}"
+            if error:
                 failed.append(path)
                 bar.write(f"FAILED {path.name}\n{error}")
+            else:
+                keep(path, notebook, seconds)
+                bar.write(f"executed {path.name}")
+                for text in _warnings(notebook):
+                    bar.write(f"{path.name} warns: {text}")
             bar.update()
+    if failed:
+        print(f"failed: {', '.join(path.name for path in failed)}")
     return failed
 
 
-def _execute(path: Path) -> tuple[nbformat.NotebookNode, float]:
-    notebook = _read(path)
-    os.environ.update(ONE_THREAD)
-    began = time.monotonic()
+def _execute(path: Path) -> tuple[nbformat.NotebookNode, float, str]:
+    """The executed notebook, how long it took, and what ended it early: an error, a time limit, a dead kernel."""
+    notebook, error, began = _read(path), "", time.monotonic()
+    client = NotebookClient(notebook, config=kernels.settings(), timeout=TIMEOUT, record_timing=False)
     # Cells' own streams come as outputs; what is left is what the kernel says of itself.
     quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
-    NotebookClient(notebook, timeout=TIMEOUT, record_timing=False).execute(cwd=path.parent, **quiet)
-    return notebook, time.monotonic() - began
+    with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as own:
+        try:
+            client.execute(cwd=path.parent, env=kernels.environment(own), **quiet)
+        except Exception as raised:
+            error = f"{type(raised).__name__}: {raised}"
+    return notebook, time.monotonic() - began, error
+
+
+def _warnings(notebook: nbformat.NotebookNode) -> list[str]:
+    """What cells wrote to standard error, which the pages do not show."""
+    outputs = [output for cell in notebook.cells for output in cell.get("outputs", [])]
+    return [output.text.strip() for output in outputs if output.get("name") == "stderr"]
 
 
 def _write(path: Path, notebook: nbformat.NotebookNode, seconds: float) -> None:

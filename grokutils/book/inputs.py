@@ -1,4 +1,4 @@
-"""What a chapter's outputs depend on, as a hash: the science code and the pinned environment."""
+"""What a chapter's outputs depend on, as a hash: the science code, the data in it, and the pinned environment."""
 
 from __future__ import annotations
 
@@ -29,11 +29,26 @@ def code(root: Path = ROOT) -> str:
 
 def _code(root: Path):
     digest = hashlib.sha256()
-    for path in sorted((root / "grokutils").rglob("*.py")):
-        if PUBLISHING.name not in path.relative_to(root / "grokutils").parts[:-1]:
-            digest.update(path.relative_to(root).as_posix().encode())
-            digest.update(_meaning(path.read_text(encoding="utf-8")).encode())
+    for path in map(Path, _files(root)):
+        digest.update(path.relative_to(root).as_posix().encode())
+        code = path.suffix == ".py"
+        digest.update(_meaning(path.read_text(encoding="utf-8")).encode() if code else path.read_bytes())
     return digest
+
+
+def _files(root: Path) -> list[str]:
+    """Paths of the code and the data of grokutils without its publishing part, sorted."""
+    found = []
+    for folder, inner, names in os.walk(root / "grokutils"):
+        inner[:] = {*inner} - {PUBLISHING.name, "__pycache__", ".ipynb_checkpoints"}
+        found += [os.path.join(folder, name) for name in names if name[0] != "."]
+    return sorted(found)
+
+
+def stamp(root: Path = ROOT) -> tuple:
+    """What changes when one of these files does, at less cost than a hash: it is asked for after every case."""
+    facts = ((path, os.stat(path)) for path in _files(root))
+    return tuple((path, fact.st_mtime_ns, fact.st_size) for path, fact in facts)
 
 
 def notebook(cells: list[dict], root: Path = ROOT) -> str:

@@ -119,7 +119,7 @@ def card(app, docname: str, page: str, claims: Counter) -> str:
     run = tables.duration(Path(app.env.doc2path(page)))
     return (
         f'<li class="chapter-card"><a class="card-link" href="{link}">'
-        f'<img src="{root}{pictures.CARD.format(picture)}" alt="" loading="lazy" width="640" height="320">'
+        f'<img src="{root}{pictures.CARD.format(picture)}" alt="" width="640" height="320">'
         f'<span class="card-title">{title}</span></a>'
         + (f'<p class="card-question">{html.escape(question)}</p>' if question else "")
         + f'<p class="card-answer">{html.escape(answer)}</p>'

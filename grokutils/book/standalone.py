@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import copy
 import io
+import re
 import zipfile
 from functools import cache
 from pathlib import Path
@@ -17,17 +18,24 @@ SETUP_CELL = """#@title Set-up: run this first. grokutils, the book's helper pac
 # ARCHIVE, at the end of this cell, is a zip file with the files of grokutils, in base64. They are
 # unpacked into a temporary folder and imported from there. Nothing is fetched, except from the package
 # index those packages that grokutils needs and that are missing here.
-import base64, importlib, importlib.metadata, io, subprocess, sys, tempfile, zipfile
+import base64, importlib, importlib.util, io, subprocess, sys, tempfile, zipfile
 
 
 def unpack(archive, needed):
-    here = {{d.metadata["Name"].lower() for d in importlib.metadata.distributions()}}
-    missing = [name for name in needed if name.split(">=")[0] not in here]
+    # by import, not by metadata: a neighbour's broken package is none of ours
+    found = {{name: importlib.util.find_spec(name) for name in needed}}
+    missing = [needed[name] for name in needed if found[name] is None or found[name].origin is None]
     if missing:
-        pip = [sys.executable, "-m", "pip", "install", "--quiet", *missing]
-        done = subprocess.run(pip, capture_output=True, text=True)
+        print("Installing", ", ".join(missing))
+        pip = [sys.executable, "-m", "pip", "install", "--quiet", "--retries", "1", "--timeout", "20"]
+        done = subprocess.run([*pip, *missing], stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
         if done.returncode:
-            sys.exit(f"Could not install {{', '.join(missing)}}:\\n{{done.stderr[-1000:]}}")
+            said = done.stdout.decode(errors="replace")[-1000:]
+            sys.exit(
+                "These packages are missing and could not be installed: " + ", ".join(missing) + "\\n"
+                "Install them another way (conda, apt, a virtual environment) and run this cell again.\\n"
+                "pip said:\\n" + said
+            )
     folder = tempfile.mkdtemp(prefix="grokutils-")
     zipfile.ZipFile(io.BytesIO(base64.b64decode(archive))).extractall(folder)
     sys.path.insert(0, folder)
@@ -53,16 +61,19 @@ def packed(notebook: dict, root: Path = ROOT) -> dict:
     return made
 
 
-def _needed(root: Path) -> list[str]:
-    """What grokutils depends on, as pyproject.toml has it."""
-    return tomllib.loads((root / "pyproject.toml").read_text(encoding="utf-8"))["project"]["dependencies"]
+def _needed(root: Path) -> dict[str, str]:
+    """What grokutils depends on, as pyproject.toml has it, by the names that are imported."""
+    project = tomllib.loads((root / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    names = ((re.split("[<>=]", wanted)[0], wanted) for wanted in project["dependencies"])
+    return {{"pillow": "PIL"}.get(name, name): wanted for name, wanted in names}
 
 
 @cache
 def _archive(root: Path, records: bool) -> str:
     """The package without its publishing part, its ``records`` only if asked for: the same bytes for the same files."""
     package = root / "grokutils"
-    files = [*package.rglob("*.py"), *(package.rglob("*.nc") if records else ())]
+    files = [path for kind in ("py", "css", "js") for path in package.rglob(f"*.{kind}")]
+    files += package.rglob("*.nc") if records else ()
     packed = io.BytesIO()
     with zipfile.ZipFile(packed, "w", zipfile.ZIP_DEFLATED, compresslevel=9) as archive:
         for path in sorted(files):

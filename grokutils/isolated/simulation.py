@@ -15,17 +15,15 @@ from threadpoolctl import threadpool_limits
 from torch import Tensor
 
 from .. import _checks, _progress, records
-from ..activations import activation
+from ..activations import activation as named
+from ..errors import DivergedError, SingularGramError
 from ..tasks import Task
 from . import recording
-from .closed_form import Inputs, Motion, SingularGramError, check_width
+from .closed_form import Inputs, Motion, check_width
 
 METHODS = ("euler", "adaptive")
 BLOWN_UP = 1e8  # growth of ‖E‖² from which no run comes back
-
-
-class DivergedError(ArithmeticError):
-    """A step that made the embeddings blow up."""
+ENDINGS = {DivergedError: "diverged", SingularGramError: "singular", KeyboardInterrupt: "interrupted"}
 
 
 def simulate(
@@ -34,18 +32,19 @@ def simulate(
     activation="relu",
     seeds: Sequence[int] = (0, 1, 2, 3, 4),
     *,
+    start: Tensor | None = None,
     init_std: float | None = None,
     method: str = "euler",
     step: float = 1e-3,
     tau_end: float = 5.0,
-    weight_decay: float = 0.0,
+    lam: float = 0.0,
     tolerance: float = 1e-3,
     points: int = 120,
     snapshots: Sequence[float] = (),
     path=None,
     progress: bool = True,
 ) -> xr.Dataset:
-    """Follow eq. 20, dE/dτ, from E ~ N(0, init_std²) for each seed; the defaults are the study's figure 6.
+    """Follow eq. 20, dE/dτ, from ``start`` or from E ~ N(0, init_std²) for each seed; the defaults are the study's figure 6.
 
     Runs go side by side on PyTorch's number of threads, each on one thread of its own, so that a seed's numbers
     do not depend on how many there are.
@@ -53,15 +52,16 @@ def simulate(
     Parameters
     ----------
     task : a task, or one for each seed, all of the same shapes.
-    width : hidden units, more than training samples unless ``weight_decay`` is positive.
+    width : hidden units, more than training samples unless ``lam`` is positive.
     activation : a name or an elementwise callable.
-    seeds : of the initial embeddings, one run each.
+    seeds : of the initial embeddings, one run each; with a ``start``, the runs' names.
+    start : initial embeddings, (d_in, width) or one for each seed, in place of drawn ones.
     init_std : standard deviation of the initial entries; d_in^(−1/2) where it is left out.
     method : "euler" (steps of ``step``, as in the study) or "adaptive" (SciPy's RK23: at the kinks of ReLU a
         higher order gains nothing; local error below ``tolerance``, relative to each entry and to ``init_std``).
     step : of slow time τ for Euler; for both methods the finest spacing of the records.
     tau_end : slow time to stop at.
-    weight_decay : the study's λ; 0 for the limit λ → 0.
+    lam : the study's λ; 0 for the limit λ → 0.
     points : number of records, close to evenly spaced in log τ.
     snapshots : slow times at which to keep the embeddings (at the nearest record).
     path : .nc file for the records. Finished runs are saved there as they finish; a repeated call with
@@ -70,11 +70,10 @@ def simulate(
 
     Returns
     -------
-    Dataset with dims (run, step): ``tau``, ``evaluations`` of eq. 20 so far, ``test_accuracy``,
-    ``train_accuracy``, ``test_loss`` (mean over samples of ‖ŷ − y‖²), ``residual`` ‖HW − Y‖/‖Y‖,
-    ``norm_E`` and ``norm_W`` (squared Frobenius norms), ``cost``, ``condition`` (LAPACK's estimate in the
-    1-norm, of HHᵀ + λI), ``data`` (run; a checksum of the run's task). For a modular task ``prediction`` (run, step, pair) with coordinates a, b, and
-    ``is_train`` (run, pair). With ``snapshots``: ``E`` (run, snapshot, token, unit).
+    Dataset with dims (run, step), named as in :data:`grokutils.records.SCHEMA`: ``train_loss``, ``test_loss``,
+    ``residual``, ``norm2_E``, ``norm2_W``, ``norm2``, ``cost``, ``condition``, ``evaluations``; where the targets are
+    classes, ``train_accuracy`` and ``test_accuracy``, and for a table also ``prediction`` (run, step, pair) with
+    coordinates a, b, and ``is_train`` (run, pair). With ``snapshots``: ``E`` (run, snapshot, token, unit).
 
     Raises
     ------
@@ -88,23 +87,25 @@ def simulate(
         raise ValueError(f"seeds = {seeds!r}: must be one or more different integers")
     tasks = [task] * len(seeds) if isinstance(task, Task) else list(_several("task", task))
     _checks.same("numbers of tasks and seeds", task=len(tasks), seeds=len(seeds))
-    settings = _settings(
-        tasks, width, activation, init_std, method, step, tau_end, weight_decay, tolerance, points, snapshots
-    )
-    described = recording.described(tasks[0], settings)
-    wanted = dict(zip(seeds, tasks, strict=True))
+    plan = _plan(
+        tasks, start, width=width, activation=activation, init_std=init_std, method=method, step=step,
+        tau_end=tau_end, lam=lam, tolerance=tolerance, points=points, snapshots=snapshots,
+    )  # fmt: skip
+    starts = [None] * len(seeds) if start is None else list(_starts(start, len(seeds)))
+    described = recording.described(tasks[0], plan)
+    wanted = dict(zip(seeds, zip(tasks, starts, strict=True), strict=True))
     done = recording.stored(path, described, wanted) if path is not None else {}
-    missing = {seed: task for seed, task in wanted.items() if seed not in done}
+    missing = {seed: given for seed, given in wanted.items() if seed not in done}
     partial: dict[int, xr.Dataset] = {}
     try:
-        for seed, run in _side_by_side(missing, settings, partial, progress):
+        for seed, run in _side_by_side(missing, plan, partial, progress):
             done[seed] = run
             if path is not None:
                 records.save(recording.joined(done, described), path)
-    except (SingularGramError, DivergedError, KeyboardInterrupt) as stopped:
+    except tuple(ENDINGS) as stopped:
         reached = {**done, **partial}
         stopped.records = recording.joined(
-            {seed: reached[seed] for seed in seeds if seed in reached}, described
+            {seed: reached[seed] for seed in seeds if seed in reached}, described, ENDINGS[type(stopped)]
         )
         raise
     return recording.joined({seed: done[seed] for seed in seeds}, described)
@@ -116,12 +117,17 @@ def _several(name: str, values) -> Iterable:
     return values
 
 
-def _settings(
-    tasks, width, spec, init_std, method, step, tau_end, weight_decay, tolerance, points, snapshots
-) -> recording.Settings:
+def _starts(start: Tensor, runs: int) -> Tensor:
+    """One start for each run, (runs, d_in, width)."""
+    return start.expand(runs, -1, -1) if start.ndim == 2 else start
+
+
+def _plan(
+    tasks, start, *, width, activation, init_std, method, step, tau_end, lam, tolerance, points, snapshots
+) -> recording.Plan:
     """Every argument checked, before any work."""
     width = _checks.integer("width", width, 1)
-    weight_decay = _checks.real("weight_decay", weight_decay, 0)
+    lam = _checks.real("lam", lam, 0)
     for task in tasks:
         if not isinstance(task, Task):
             raise ValueError(f"task = {task!r}: must be a Task, or one for each seed")
@@ -129,27 +135,47 @@ def _settings(
             array, first = (_checks.tensor(name, getattr(t, name), ndim=2) for t in (task, tasks[0]))
             _checks.same(f"shapes of {name}", first=tuple(first.shape), other=tuple(array.shape))
             _checks.same("dtypes", X_train=tasks[0].X_train.dtype, other=array.dtype)
-        if weight_decay == 0:
+        if lam == 0:
             check_width(width, task.n_train)
     _checks.one_of("method", method, METHODS)
-    d_in = tasks[0].X_train.shape[1]
-    init_std = d_in**-0.5 if init_std is None else _checks.real("init_std", init_std, 0, open_low=True)
+    X = tasks[0].X_train
+    if start is not None:
+        shape = (X.shape[1], width)
+        _checks.same("dtypes", X_train=X.dtype, start=_checks.tensor("start", start).dtype)
+        if init_std is not None or tuple(start.shape) not in (shape, (len(tasks), *shape)):
+            raise ValueError(
+                f"start has shape {tuple(start.shape)}: must be {shape} or {(len(tasks), *shape)}, without init_std"
+            )
+        init_std = float(start.square().mean().sqrt())
+    init_std = (
+        X.shape[1] ** -0.5 if init_std is None else _checks.real("init_std", init_std, 0, open_low=True)
+    )
     step = _checks.real("step", step, 0, 1, open_low=True)
     tau_end = _checks.real("tau_end", tau_end, step)
-    tolerance = _checks.real("tolerance", tolerance, 1e-12, 0.1)
-    grid = records.log_spaced(round(tau_end / step), points) * step
-    kept = tuple(_checks.real("snapshots", tau, 0, tau_end) for tau in _several("snapshots", snapshots))
-    return recording.Settings(
-        width, activation(spec), init_std, method, step, grid, weight_decay, tolerance, kept
+    return recording.Plan(
+        width=width,
+        sigma=named(activation),
+        init_std=init_std,
+        method=method,
+        step=step,
+        grid=records.log_spaced(round(tau_end / step), points) * step,
+        lam=lam,
+        tolerance=_checks.real("tolerance", tolerance, 1e-12, 0.1),
+        snapshots=tuple(
+            _checks.real("snapshots", tau, 0, tau_end) for tau in _several("snapshots", snapshots)
+        ),
     )
 
 
 def _side_by_side(
-    missing: dict[int, Task], settings: recording.Settings, partial: dict[int, xr.Dataset], progress: bool
+    missing: dict[int, tuple[Task, Tensor | None]],
+    plan: recording.Plan,
+    partial: dict[int, xr.Dataset],
+    progress: bool,
 ) -> Iterator[tuple[int, xr.Dataset]]:
     """Yield (seed, run) as runs finish; when one fails or the user interrupts, ``partial`` holds the others."""
     halt = threading.Event()
-    total = len(missing) * len(settings.grid)
+    total = len(missing) * len(plan.grid)
     with (
         _one_thread_each() as threads,
         _progress.bar(total, "eq. 20", progress) as bar,
@@ -158,19 +184,19 @@ def _side_by_side(
         waiting: dict[Future, int] = {}
         logs: dict[int, list[dict]] = {seed: [] for seed in missing}
         try:
-            for seed, task in missing.items():
-                waiting[pool.submit(_run, seed, task, settings, logs[seed], bar, halt)] = seed
+            for seed, given in missing.items():
+                waiting[pool.submit(_run, seed, *given, plan, logs[seed], bar, halt)] = seed
             while waiting:
                 finished, _ = wait(waiting, timeout=0.2, return_when=FIRST_COMPLETED)
                 for future in finished:
                     future.result()
                     seed = waiting.pop(future)
-                    yield seed, recording.as_dataset(logs.pop(seed), missing[seed], settings)
+                    yield seed, recording.as_dataset(logs.pop(seed), *missing[seed], plan)
         finally:
             halt.set()
             wait(waiting)
             partial.update(
-                {s: recording.as_dataset(log, missing[s], settings) for s, log in logs.items() if log}
+                {s: recording.as_dataset(log, *missing[s], plan) for s, log in logs.items() if log}
             )
 
 
@@ -187,29 +213,36 @@ def _one_thread_each() -> Iterator[int]:
 
 
 def _run(
-    seed: int, task: Task, settings: recording.Settings, log: list[dict], bar, halt: threading.Event
+    seed: int,
+    task: Task,
+    start: Tensor | None,
+    plan: recording.Plan,
+    log: list[dict],
+    bar,
+    halt: threading.Event,
 ) -> None:
     """One run; its records go to ``log`` as they are made."""
     torch.set_num_threads(1)  # PyTorch keeps this for each thread that it works in
-    d_in = task.X_train.shape[1]
-    generator = torch.Generator().manual_seed(seed)
-    E = torch.randn(d_in, settings.width, generator=generator, dtype=task.X_train.dtype) * settings.init_std
     X = Inputs(task.X_train)
+    if start is None:
+        generator, shape = torch.Generator().manual_seed(seed), (task.X_train.shape[1], plan.width)
+        start = plan.init_std * torch.randn(shape, generator=generator, dtype=task.X_train.dtype)
 
     def motion(E: Tensor) -> Motion:
-        return Motion(E, X, task.Y_train, settings.sigma, settings.weight_decay)
+        return Motion(E, X, task.Y_train, plan.sigma, plan.lam)
 
-    path = {"euler": _euler, "adaptive": _adaptive}[settings.method]
-    for tau, at, evaluations in path(E, motion, settings, halt):
-        kept = {"E": at.E} if len(log) in settings.kept else {}
-        log.append({"tau": tau, "evaluations": evaluations, **recording.measured(at, task, settings), **kept})
-        bar.update()
-
-
-Path = Iterator[tuple[float, Motion, int]]  # slow time, state, evaluations so far
+    path = {"euler": _euler, "adaptive": _adaptive}[plan.method]
+    with torch.no_grad():
+        for tau, at, evaluations in path(start, motion, plan, halt):
+            kept = {"E": at.E.clone()} if len(log) in plan.kept else {}
+            log.append({"tau": tau, "evaluations": evaluations, **recording.measured(at, task, plan), **kept})
+            bar.update()
 
 
-def _euler(E: Tensor, motion: Callable[[Tensor], Motion], s: recording.Settings, halt) -> Path:
+Course = Iterator[tuple[float, Motion, int]]  # slow time, state, evaluations so far
+
+
+def _euler(E: Tensor, motion: Callable[[Tensor], Motion], s: recording.Plan, halt) -> Course:
     """The study's steps, E ← E + step · dE/dτ."""
     limit = BLOWN_UP * E.square().sum()
     at = motion(E)
@@ -224,13 +257,14 @@ def _euler(E: Tensor, motion: Callable[[Tensor], Motion], s: recording.Settings,
             if not E.square().sum() <= limit:
                 raise DivergedError(
                     f"step = {s.step:g}: the embeddings blew up at step {done}; "
-                    'take a smaller step or method="adaptive"'
+                    'take a smaller step or method="adaptive"',
+                    None,  # simulate knows the records
                 )
             at = motion(E)
         yield float(tau), at, done
 
 
-def _adaptive(E: Tensor, motion: Callable[[Tensor], Motion], s: recording.Settings, halt) -> Path:
+def _adaptive(E: Tensor, motion: Callable[[Tensor], Motion], s: recording.Plan, halt) -> Course:
     """The exact flow to within the tolerance."""
 
     def state(flat: np.ndarray) -> Tensor:
@@ -250,7 +284,7 @@ def _adaptive(E: Tensor, motion: Callable[[Tensor], Motion], s: recording.Settin
         while solver.status == "running":
             trouble = solver.step()
             if solver.status == "failed":
-                raise DivergedError(f"tolerance = {s.tolerance:g}: no step is small enough ({trouble})")
+                raise DivergedError(f"tolerance = {s.tolerance:g}: no step is small enough ({trouble})", None)
             between = solver.dense_output()
             while ahead < len(s.grid) and s.grid[ahead] <= solver.t:
                 yield float(s.grid[ahead]), motion(state(between(s.grid[ahead]))), solver.nfev

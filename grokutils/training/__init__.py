@@ -1,9 +1,11 @@
-"""Training of two-layer networks: gradient descent as in the study, SGD, momentum, Adam and AdamW.
+"""Training of any model: gradient descent as in the study, and every optimizer of torch.optim.
 
-Many runs (seeds, splits and settings) train side by side along one leading dimension.
+Many runs (seeds, splits and settings) train side by side.
 """
 
+from ..errors import DivergedError
 from .data import shuffled
-from .loop import DivergedError, train
+from .hooks import clamp_norm, filter_gradient, freeze
+from .loop import train
 
-__all__ = ["DivergedError", "shuffled", "train"]
+__all__ = ["DivergedError", "clamp_norm", "filter_gradient", "freeze", "shuffled", "train"]

@@ -12,24 +12,16 @@ from torch import Tensor
 from ..activations import NAMED, Activation
 from .data import Rows
 
-LOSSES = ("mse", "cross_entropy")
-REDUCTIONS = ("mean", "sum")
-
 
 class Loss:
-    """Sum or mean over the samples of ‖ŷ − y‖² or of −Σ y log softmax(ŷ), on given rows.
+    """Mean squared error (over samples and outputs) or cross-entropy (over samples), on given rows."""
 
-    As in PyTorch, the mean squared error averages over outputs too, cross-entropy over samples only.
-    """
-
-    def __init__(self, sigma: Activation, loss: str, reduction: str, rows: Rows):
-        self.sigma, self.squared, self.rows = sigma, loss == "mse", rows
+    def __init__(self, sigma: Activation, squared: bool, rows: Rows):
+        self.sigma, self.squared, self.rows = sigma, squared, rows
         d_out = rows.Y.shape[2]
-        shares = rows.counts  # (R, n): weight of each row in the loss
-        if reduction == "mean":
-            shares = shares / (rows.total[:, None] * (d_out if self.squared else 1))
-        self.shares = shares
-        slope = 2 * shares if self.squared else shares
+        # (R, n): weight of each row in the loss
+        self.shares = rows.counts / (rows.total[:, None] * (d_out if squared else 1))
+        slope = 2 * self.shares if squared else self.shares
         even = bool((slope == slope[0, 0]).all())  # a number multiplies faster than a tensor
         self.slope = slope[0, 0].item() if even else slope[:, None, :]
         self.targets = rows.Y.mT.contiguous()  # (R, d_out, n)

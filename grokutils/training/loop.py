@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import io
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import torch
@@ -12,258 +14,264 @@ import xarray as xr
 from torch import Tensor
 
 from .. import _progress, records
-from ..networks import Network
+from ..errors import DivergedError
+from ..losses import Loss
+from ..models import Model
 from ..tasks import Task
 from . import settings as settings_
-from .data import rows, shuffled
-from .gradients import Loss
-from .optimizers import Optimizer
+from .batched import Batched, serves
+from .general import General, Hook
 from .settings import PER_RUN, Settings
-
-CACHED = 2**18  # entries of one hidden layer that still fit a core's cache: larger batches are done in parts
-LOOK = 500  # steps between looks for a run that diverged
-
-
-class DivergedError(ArithmeticError):
-    """A step was too large for a run; ``records`` holds all runs up to the last good record."""
-
-    def __init__(self, message: str, records: xr.Dataset):
-        super().__init__(message)
-        self.records = records
 
 
 def train(
-    network: Network,
+    model: Model,
     task: Task | Sequence[Task],
     steps: int,
     *,
     seed: int | Sequence[int] = 0,
     init_scale: float | Sequence[float] = 1.0,
-    start: Tensor | None = None,
-    lr: float | Sequence[float] = 1.0,
+    theta0: Tensor | None = None,
+    lr: float | Sequence[float] | Callable[[float], float] = 1.0,
     readout_speed: float | Sequence[float] = 1.0,
-    weight_decay: float | Sequence[float] = 1e-4,
-    loss: str = "mse",
-    reduction: str = "mean",
-    optimizer: str = "gd",
+    weight_decay: float | Sequence[float] | Callable[[float], float] = 1e-4,
+    loss: str | Loss = "squared_error",
+    optimizer: str | Callable[..., torch.optim.Optimizer] = "gd",
     momentum: float = 0.0,
     batch_size: int | None = None,
+    label_noise: float | Sequence[float] = 0.0,
+    hooks: Hook | Sequence[Hook] = (),
     record_at: int | Sequence[int] = 100,
     keep_theta: bool = False,
+    callback: Callable[[SimpleNamespace], object] | None = None,
+    until: Callable[[SimpleNamespace], object] | None = None,
     checkpoint: str | os.PathLike | None = None,
 ) -> xr.Dataset:
-    """Train ``network`` on ``task``; the defaults are the study's (STUDY.md section 4, figures 5 and 7).
+    """Train ``model`` on ``task``; the defaults are the study's (STUDY.md section 4, figures 5 and 7).
 
-    The conventions are PyTorch's: the gradient of the loss as ``reduction`` takes it ("mean" of the squared
-    error over samples and outputs, of the cross-entropy over samples; "sum" is the study's L) plus
-    ``weight_decay`` · θ. The study's λ is weight_decay/2 for "sum", and n·d_out·weight_decay/2 for the "mean"
-    of the squared error of n samples.
+    The conventions are PyTorch's: a step follows the gradient of the mean loss plus ``weight_decay`` · θ. The study's
+    λ is ``losses.lam(loss, task.Y_train, weight_decay)``. Two-layer networks under the common optimizers are trained
+    by a kernel that does all runs at once; everything else by automatic differentiation, one run after the other.
 
     Parameters
     ----------
     task : one for all runs, or one for each run.
-    seed, init_scale, lr, readout_speed, weight_decay : one value, or one for each run; lists have equal lengths.
-        Layer 1 learns at ``lr``, layer 2 at ``lr · readout_speed``. ``seed`` draws ``network.init(seed,
-        init_scale)`` and the order of minibatches.
-    start : (runs, d) initial parameters, in place of drawn ones.
-    loss : "mse" or "cross_entropy". optimizer : "gd", "adam" or "adamw", with PyTorch's betas and epsilon.
+    steps : at which to end, counted from the start of the run (also of one that is resumed).
+    seed, init_scale : of ``model.init(seed, init_scale)``, and ``seed`` of minibatches and noise. One value, or one
+        for each run; lists have equal lengths.
+    theta0 : (d,) or (runs, d) initial parameters, in place of drawn ones.
+    lr, weight_decay : one value, one for each run, or a function of ``step`` (from 0) or of slow time ``tau``: the name
+        of its argument says which.
+    readout_speed : the last parameter of ``model.shapes`` learns at ``lr · readout_speed``.
+    loss : a name of :data:`grokutils.losses.LOSSES`, or a loss.
+    optimizer : "gd", another name of torch.optim in small letters ("adamw"), or a function (params, lr, weight_decay)
+        that makes an optimizer, as ``functools.partial(torch.optim.AdamW, betas=(0.9, 0.98))``.
     momentum : of "gd", in [0, 1); it makes time run 1/(1 − momentum) times faster.
     batch_size : samples of a minibatch, taken from a fresh order each epoch (:func:`shuffled`); None for all.
+    label_noise : standard deviation of what is added to all training targets, anew in each step.
+    hooks : functions (state, step) around each step, which they make by ``step()``; see :mod:`.hooks` and
+        :class:`.general.State`. The first is the outermost.
     record_at : how many log-spaced records, or the steps to record; 0 and ``steps`` always are.
     keep_theta : also keep θ at every record.
-    checkpoint : a .nc file, written at every record. If it exists, the runs resume from it, bit for bit.
+    callback : called with each record: an object with ``step``, ``tau``, the records' names (R values each) and
+        ``theta`` (R, d).
+    until : called with each record; the runs end when it is true (of all of them, where it gives R values).
+    checkpoint : a .nc file, written at every record. If it exists, the runs resume from it, bit for bit; more
+        ``steps`` extend a finished run.
 
     Returns
     -------
-    Dataset with dims (run, step): ``train_loss``, ``test_loss`` (as ``reduction`` takes them),
-    ``train_accuracy``, ``test_accuracy`` (where there is more than one output), ``norm`` = ‖θ‖ and, if kept,
-    ``theta`` (run, step, parameter); coordinates are the settings of each run and ``tau`` = lr · weight_decay ·
-    step. The dtype is the task's.
+    Dataset with dims (run, step), named as in :data:`grokutils.records.SCHEMA`: ``train_loss``, ``test_loss``,
+    ``train_accuracy``, ``test_accuracy`` (where the targets are classes), ``norm2``, ``theta_end`` and, if kept,
+    ``theta``; coordinates are the settings of each run, ``tau``, and the losses of the output 0. The attribute
+    ``ended`` is "steps" or "until".
 
     Raises
     ------
     ValueError
-        A bad setting, before any work; a checkpoint that other settings wrote.
+        A bad setting, before any work; a checkpoint that other settings wrote, or that has gone further.
     DivergedError
         Parameters that are not finite any more; the records so far are in its ``records``.
+    KeyboardInterrupt
+        The records so far are in its ``records``.
     """
     settings = settings_.check(
-        network, task, steps, seed, init_scale, start, lr, readout_speed, weight_decay, record_at,
-        loss=loss, reduction=reduction, optimizer=optimizer, momentum=momentum, batch_size=batch_size,
+        model, task, steps, theta0=theta0, loss=loss, optimizer=optimizer, momentum=momentum, batch_size=batch_size,
+        record_at=record_at, hooks=hooks, keep_theta=keep_theta, seed=seed, init_scale=init_scale, lr=lr,
+        readout_speed=readout_speed, weight_decay=weight_decay, label_noise=label_noise,
     )  # fmt: skip
     path = None if checkpoint is None else records.writable(checkpoint)
-    runs = _Runs(settings, keep_theta)
+    runs = _Runs(settings)
     if path is not None and path.exists():
         runs.resume(path)
-    schedule = settings.schedule
-    with _progress.bar(steps, "training") as bar:
-        bar.update(runs.step)
-        while runs.recorded < len(schedule):
-            target = int(schedule[runs.recorded])
-            while runs.step < target:
-                count = min(LOOK, target - runs.step)
-                runs.advance(count)
-                bar.update(count)
-                runs.stop_if_diverged()
-            runs.record()
-            if path is not None:
-                runs.save(path)
-    return runs.dataset()
+    try:
+        with _progress.bar(steps, "training") as bar:
+            for record in runs.records(bar, path):
+                if callback is not None:
+                    callback(record)
+                if until is not None and np.all(until(record)):
+                    return runs.dataset("until")
+    except KeyboardInterrupt as stopped:
+        stopped.records = runs.dataset("interrupted")  # type: ignore[attr-defined]
+        raise
+    return runs.dataset("steps")
 
 
 class _Runs:
-    """All runs' parameters as one flat tensor: every E, then every V = Wᵀ, so that one operation moves all."""
+    """The runs: where they are, and their records."""
 
-    def __init__(self, settings: Settings, keep_theta: bool):
+    def __init__(self, settings: Settings):
         self.settings = settings
-        net, R = settings.network, len(settings.tasks)
-        matrices = net.matrices(settings.start)
-        self.E_shape, self.V_shape = (R, net.d_in, net.width), (R, net.d_out, net.width)
-        self.theta = torch.cat([matrices["E"].flatten(), matrices["W"].mT.flatten()])
-        self.gradient = torch.empty_like(self.theta)
-        self.E, self.V = self._layers(self.theta)
-        self.gradient_E, self.gradient_V = self._layers(self.gradient)
-        speeds = np.multiply(settings.lr, settings.readout_speed)
-        rate, decay = self._spread(settings.lr, speeds), self._spread(*[settings.weight_decay] * 2)
-        self.optimizer = Optimizer(settings.optimizer, self.theta, rate, decay, settings.momentum)
-        full = settings.batch_size is None
-        train = rows([(task.X_train, task.Y_train) for task in settings.tasks], merge=full)
-        test = rows([(task.X_test, task.Y_test) for task in settings.tasks], merge=True)
-        self.parts = _parts(R, net.width * (train.Y.shape[1] if full else settings.batch_size))
-        self.train = [self._loss(train.runs(part)) for part in self.parts]
-        self.test = [self._loss(test.runs(part)) for part in self.parts]
-        self.step = self.recorded = 0
-        self.order = None  # of each run's samples in this epoch, (R, n)
-        self.values = {}
-        measured = ["train_loss", "test_loss", "norm"]
-        if net.d_out > 1:
-            measured += ["train_accuracy", "test_accuracy"]
-        for name in measured:
-            self.values[name] = np.full((R, len(settings.schedule)), np.nan)
-        if keep_theta:
-            dtype = settings.start.numpy().dtype
-            self.values["theta"] = np.full((R, len(settings.schedule), net.d), np.nan, dtype=dtype)
-
-    def _loss(self, part) -> Loss:
-        return Loss(self.settings.network.activation, self.settings.loss, self.settings.reduction, part)
-
-    def _layers(self, flat: Tensor) -> tuple[Tensor, Tensor]:
-        split = int(np.prod(self.E_shape))
-        return flat[:split].view(self.E_shape), flat[split:].view(self.V_shape)
-
-    def _spread(self, first, second) -> float | Tensor:
-        """Values of each run, for its layers 1 and 2, as a tensor like θ; one number where all are equal."""
-        if len({*first, *second}) == 1:
-            return float(first[0])
-        result = torch.empty_like(self.theta)
-        for layer, values in zip(self._layers(result), (first, second), strict=True):
-            layer.copy_(torch.tensor(values, dtype=torch.float64)[:, None, None])
-        return result
-
-    def advance(self, count: int) -> None:
-        """Make ``count`` steps."""
-        for _ in range(count):
-            losses = self.train if self.settings.batch_size is None else self._minibatch()
-            for part, loss in zip(self.parts, losses, strict=True):
-                loss.gradient(self.E[part], self.V[part], self.gradient_E[part], self.gradient_V[part])
-            self.step += 1
-            self.optimizer.step(self.theta, self.gradient, self.step)
-
-    def _minibatch(self) -> list[Loss]:
-        size, n = self.settings.batch_size, self.settings.tasks[0].n_train
-        epoch, batch = divmod(self.step, -(-n // size))
-        if batch == 0 or self.order is None:
-            self.order = torch.stack([shuffled(seed, epoch, n) for seed in self.settings.seed])
-        index = self.order[:, batch * size : (batch + 1) * size]
-        return [
-            self._loss(loss.rows.take(index[part])) for part, loss in zip(self.parts, self.train, strict=True)
+        self.engine = Batched(settings) if serves(settings) else General(settings)
+        R = len(settings.tasks)
+        self.step, self.tau = 0, np.zeros(R)
+        self.log: list[dict[str, np.ndarray]] = []  # what is recorded at each step, (R,) or (R, d)
+        self.steps: list[int] = []
+        scheduled = [
+            isinstance(settings.per_run[name], settings_.Schedule) for name in ("lr", "weight_decay")
         ]
+        self.rates = None if any(scheduled) else self._rates(0)
+        self.classes = all(task.classification for task in dict.fromkeys(settings.tasks))
+        self.scale = settings.theta0.norm(dim=1).numpy()
 
-    def record(self) -> None:
+    def _rates(self, step: int) -> tuple[np.ndarray, np.ndarray]:
+        lr, weight_decay = (self.settings.rate(name, step, self.tau) for name in ("lr", "weight_decay"))
+        return lr, weight_decay
+
+    def records(self, bar, path: Path | None):
+        """Yield each record, the last of a resumed run first, and write it to ``path``."""
+        bar.update(self.step)
+        if self.log:
+            yield self._last()
+        for target in self.settings.steps.tolist():
+            if self.log and target <= self.step:
+                continue
+            while self.step < target:
+                count = min(self.engine.look if self.rates else 1, target - self.step)
+                self._advance(count)
+                bar.update(count)
+            self._record()
+            if path is not None:
+                self._save(path)
+            yield self._last()
+
+    def _advance(self, count: int) -> None:
+        """Make ``count`` steps, or stop at the first that leaves the finite numbers."""
+        before = (self.engine.state(), self.step, self.tau) if count > 1 else None
+        decayed = np.zeros_like(self.tau)  # Σ lr · weight_decay
+        for step in range(self.step, self.step + count):
+            decayed += self.engine.step(step, *(self.rates or self._rates(step)))
+        self.step += count
+        self.tau = self.tau + self.settings.rule.speed * decayed
+        finite = torch.isfinite(self.engine.theta).all(1).numpy()
+        if finite.all():
+            return
+        if before is None:
+            self._stop(~finite, "left the finite numbers")
+        state, self.step, self.tau = before
+        self.engine.restore(state)
+        for _ in range(count):
+            self._advance(1)
+
+    def _record(self) -> None:
         """Measure all runs now."""
-        column = (slice(None), self.recorded)
-        for kind, losses in (("test", self.test), ("train", self.train)):
-            measured = [
-                loss.measure(self.E[part], self.V[part])
-                for part, loss in zip(self.parts, losses, strict=True)
-            ]
-            values, accuracies, silent = (torch.cat(each).numpy() for each in zip(*measured, strict=True))
-            self.values[f"{kind}_loss"][column] = values
-            if f"{kind}_accuracy" in self.values:
-                self.values[f"{kind}_accuracy"][column] = accuracies
-        self._stop(~np.isfinite(values), "left the finite numbers")
-        theta = torch.cat([self.E.flatten(1), self.V.mT.flatten(1)], dim=1)  # (R, d)
-        self.values["norm"][column] = theta.norm(dim=1).numpy()
-        if "theta" in self.values:
-            self.values["theta"][column] = theta.numpy()
-        self.recorded += 1
-        norm = self.values["norm"]
+        measured, theta = self.engine.measure(), self.engine.theta
+        silent, _ = measured.pop("train_silent"), measured.pop("test_silent")
+        self._stop(~np.isfinite(measured["train_loss"]), "left the finite numbers")
+        norm = theta.norm(dim=1).numpy()
+        kept = {"theta": theta.numpy()} if self.settings.keep_theta else {}
+        if not self.classes:
+            measured = {name: values for name, values in measured.items() if name.endswith("loss")}
+        numbers = {**measured, "tau": self.tau, "norm2": norm**2}
+        self.log.append({**{name: values.astype(float) for name, values in numbers.items()}, **kept})
+        self.steps.append(self.step)
         # a huge step can leave a finite network that decay alone moves: no hidden unit is active any more
-        self._stop(silent & (norm[column] > norm[:, 0]), "fell silent on all samples")
+        self._stop(silent & (norm > self.scale), "fell silent on all samples")
 
-    def stop_if_diverged(self) -> None:
-        """Raise if a run's parameters are not finite."""
-        if not torch.isfinite(self.theta).all():
-            finite = torch.isfinite(self.E.flatten(1)).all(1) & torch.isfinite(self.V.flatten(1)).all(1)
-            self._stop(~finite.numpy(), "left the finite numbers")
+    def _last(self) -> SimpleNamespace:
+        return SimpleNamespace(**{**self.log[-1], "step": self.steps[-1], "theta": self.engine.theta})
 
     def _stop(self, bad: np.ndarray, what: str) -> None:
         if not bad.any():
             return
+        settings = {
+            name: values for name, values in self.settings.per_run.items() if isinstance(values, tuple)
+        }
         named = [
-            f"run {r} ({', '.join(f'{name} = {getattr(self.settings, name)[r]:g}' for name in PER_RUN)})"
+            f"run {r} ({', '.join(f'{name} = {values[r]:g}' for name, values in settings.items())})"
             for r in np.flatnonzero(bad)
         ]
+        kept = (
+            f"The records up to step {self.steps[-1]} are" if self.log else "No record was made that could be"
+        )
         raise DivergedError(
-            f"{'; '.join(named)} {what} before step {self.step + 1}: a smaller lr is needed. "
-            f"The records up to step {self.settings.schedule[self.recorded - 1]} are in this error's .records.",
-            self.dataset(),
+            f"{'; '.join(named)} {what} at step {self.step}: a smaller lr is needed. {kept} in this error's .records.",
+            self.dataset("diverged"),
         )
 
-    def dataset(self) -> xr.Dataset:
+    def dataset(self, ended: str) -> xr.Dataset:
         """The records so far."""
-        settings, step = self.settings, self.settings.schedule[: self.recorded]
-        pace = np.multiply(settings.lr, settings.weight_decay)
-        coordinates = {name: ("run", list(getattr(settings, name))) for name in PER_RUN}
+        settings, R = self.settings, len(self.settings.tasks)
+        dims = ("run", "step", "parameter")
+        names = self.log[0] if self.log else ()
+        columns = {name: np.stack([entry[name] for entry in self.log], axis=1) for name in names}
+        tau = columns.pop("tau", np.empty((R, 0)))
+        per_run = {name: v for name, v in settings.per_run.items() if isinstance(v, tuple)}
         return xr.Dataset(
             {
-                name: (("run", "step", "parameter")[: values.ndim], values[:, : self.recorded].copy())
-                for name, values in self.values.items()
+                **{name: (dims[: values.ndim], values) for name, values in columns.items()},
+                "theta_end": (("run", "parameter"), self.engine.theta.numpy()),
             },
             coords={
-                "run": np.arange(len(settings.tasks)),
-                "step": step,
-                "tau": (("run", "step"), pace[:, None] * step),
+                "run": np.arange(R),
+                "step": np.array(self.steps, dtype=int),
+                "tau": (("run", "step"), tau),
                 "task": ("run", [task.name for task in settings.tasks]),
                 "n_train": ("run", [task.n_train for task in settings.tasks]),
-                **coordinates,
+                **{name: ("run", list(per_run[name])) for name in PER_RUN if name in per_run},
+                **{f"{part}_baseline": ("run", values) for part, values in self._baselines().items()},
             },
-            attrs={**settings.shared, **records.provenance()},
+            attrs={**settings.attributes, "ended": ended, **records.provenance()},
         )
 
-    def save(self, path: Path) -> None:
-        """Write everything that the rest of the run depends on."""
-        state = torch.stack([self.theta, *self.optimizer.state])
-        whole = self.dataset().assign(state=(("slot", "entry"), state.numpy()))
+    def _baselines(self) -> dict[str, list[float]]:
+        """Losses of the output 0."""
+        loss = self.settings.loss
+        targets = {
+            part: [getattr(task, f"Y_{part}") for task in self.settings.tasks] for part in ("train", "test")
+        }
+        return {
+            part: [float(loss.value(torch.zeros_like(Y), Y)) / loss.count(Y) for Y in each]
+            for part, each in targets.items()
+        }
+
+    def _save(self, path: Path) -> None:
+        """Write everything that the rest of the runs depends on."""
+        buffer = io.BytesIO()
+        torch.save(self.engine.state(), buffer)
+        whole = self.dataset("unfinished").assign(
+            state=("byte", np.frombuffer(buffer.getvalue(), dtype=np.uint8))
+        )
         records.save(whole.assign_attrs(fingerprint=self.settings.fingerprint), path)
 
     def resume(self, path: Path) -> None:
         """Go to where the checkpoint at ``path`` was written."""
-        stored = records.load(path)
-        same = stored.attrs.get("fingerprint") == self.settings.fingerprint
-        if not same or not set(self.values) <= set(stored):
+        try:
+            stored = records.load(path)
+        except (OSError, ValueError) as error:
+            raise ValueError(f"checkpoint = '{path}': is not a file of records ({error})") from error
+        if stored.attrs.get("fingerprint") != self.settings.fingerprint:
             raise ValueError(
-                f"checkpoint = '{path}': was written by other settings, data or another network; "
+                f"checkpoint = '{path}': was written by other settings, data or another model; "
                 "delete it, or give another name"
             )
-        self.recorded = stored.sizes["step"]
-        self.step = int(stored.step[-1])
-        for name, values in self.values.items():
-            values[:, : self.recorded] = stored[name].values
-        for own, value in zip((self.theta, *self.optimizer.state), stored["state"].values, strict=True):
-            own.copy_(torch.from_numpy(value))
-
-
-def _parts(R: int, entries: int) -> list[slice]:
-    size = max(1, CACHED // entries)
-    return [slice(first, min(first + size, R)) for first in range(0, R, size)]
+        self.steps = stored.step.values.tolist()
+        self.step, end = self.steps[-1], int(self.settings.steps[-1])
+        if self.step > end:
+            raise ValueError(
+                f"steps = {end}: checkpoint '{path}' has gone to step {self.step}; give at least that"
+            )
+        names = ["tau", *(name for name in stored.data_vars if "step" in stored[name].dims)]
+        self.log = [{name: stored[name].values[:, i] for name in names} for i in range(len(self.steps))]
+        self.tau = self.log[-1]["tau"]
+        self.engine.restore(torch.load(io.BytesIO(stored["state"].values.tobytes()), weights_only=True))

@@ -3,180 +3,234 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+import inspect
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from .. import _checks, records
-from ..networks import Network
+from .. import _checks, losses, records
+from ..losses import Loss
+from ..models import Model, check_outputs
 from ..tasks import Task
-from .gradients import LOSSES, REDUCTIONS
-from .optimizers import OPTIMIZERS
+from . import optimizers
+from .optimizers import Rule
 
-PER_RUN = ("seed", "init_scale", "lr", "readout_speed", "weight_decay")
+PER_RUN = ("seed", "init_scale", "lr", "readout_speed", "weight_decay", "label_noise")
+CLOCKS = ("step", "tau")  # what a schedule may be a function of
+
+
+@dataclass(frozen=True)
+class Schedule:
+    """A setting that changes with the step or with slow time."""
+
+    name: str
+    function: Callable[[float], float]
+    of: str
+
+    def __call__(self, step: int, tau: np.ndarray) -> np.ndarray:
+        """Its value for each run, (R,)."""
+        at = np.full(len(tau), step) if self.of == "step" else tau
+        return np.array(
+            [_checks.real(f"{self.name} at {self.of} {t:g}", self.function(t), 0) for t in at.tolist()]
+        )
 
 
 @dataclass(frozen=True)
 class Settings:
-    """What a batch of R runs does. Fields in ``PER_RUN``, and tasks, hold R values each."""
+    """What a batch of R runs does; ``per_run`` holds R values of each name of :data:`PER_RUN`, or a schedule."""
 
-    network: Network
+    model: Model
     tasks: tuple[Task, ...]
-    seed: tuple[int, ...]
-    init_scale: tuple[float, ...]
-    lr: tuple[float, ...]
-    readout_speed: tuple[float, ...]
-    weight_decay: tuple[float, ...]
-    schedule: np.ndarray  # steps at which to record, ascending, from 0
-    loss: str
-    reduction: str
-    optimizer: str
-    momentum: float
+    theta0: Tensor  # (R, d)
+    per_run: dict[str, tuple | Schedule]
+    steps: np.ndarray  # at which to record, ascending, from 0
+    loss: Loss
+    rule: Rule
     batch_size: int | None
-    start: Tensor  # (R, d)
+    hooks: tuple[Callable, ...]
+    keep_theta: bool
+
+    def rate(self, name: str, step: int, tau: np.ndarray) -> np.ndarray:
+        """A setting of each run at a step, (R,)."""
+        value = self.per_run[name]
+        return value(step, tau) if isinstance(value, Schedule) else np.array(value)
 
     @property
-    def shared(self) -> dict[str, str | int | float]:
-        """Settings that all runs share, as dataset attributes."""
-        names = ("loss", "reduction", "optimizer", "momentum")
-        batch = "all samples" if self.batch_size is None else self.batch_size
+    def attributes(self) -> dict[str, str | int | float]:
+        """What all runs share, as dataset attributes."""
+        schedules = {k: f"function of {v.of}" for k, v in self.per_run.items() if isinstance(v, Schedule)}
         return {
-            **{name: getattr(self, name) for name in names},
-            "batch_size": batch,
-            "width": self.network.width,
-            "activation": self.network.activation.name,
-            "dtype": str(self.start.dtype).removeprefix("torch."),
+            "model": self.model.name,
+            "loss": self.loss.name,
+            "optimizer": self.rule.name,
+            "momentum": self.rule.momentum,
+            "batch_size": "all samples" if self.batch_size is None else self.batch_size,
+            "dtype": str(self.theta0.dtype).removeprefix("torch."),
+            **schedules,
         }
 
     @property
     def fingerprint(self) -> str:
-        """A hash of everything that decides the numbers."""
-        probe = self.network.activation.value(torch.linspace(-2, 2, 9, dtype=torch.float64))
-        arrays = [probe, self.start, torch.as_tensor(self.schedule)]
-        for task in self.tasks:
-            arrays += [task.X_train, task.Y_train, task.X_test, task.Y_test]
-        digest = hashlib.sha256(repr([self.shared, *(getattr(self, n) for n in PER_RUN)]).encode())
-        for array in arrays:
+        """A hash of everything that decides the numbers, but not of where the runs end."""
+        shown = [self.attributes, self.rule.options, self.model.shapes, self.keep_theta]
+        shown += [getattr(hook, "__qualname__", type(hook).__qualname__) for hook in self.hooks]
+        for name in PER_RUN:
+            value = self.per_run[name]
+            shown.append([value.function(t) for t in _PROBES] if isinstance(value, Schedule) else value)
+        digest = hashlib.sha256(repr(shown).encode())
+        for array in (*_constants(self.model), self.theta0, *self._data()):
             digest.update(array.contiguous().numpy().tobytes())
         return digest.hexdigest()
 
+    def _data(self) -> list[Tensor]:
+        F = torch.linspace(-1, 1, self.tasks[0].Y_train.numel()).view_as(self.tasks[0].Y_train)
+        probe = self.loss.gradient(
+            F, self.tasks[0].Y_train
+        )  # a loss of the user's may have the name of another
+        arrays = (t for task in self.tasks for t in (task.X_train, task.Y_train, task.X_test, task.Y_test))
+        return [probe, *arrays]
+
+
+_PROBES = (0, *(10**k for k in range(8)))
+
+
+def _constants(model: Model) -> list[Tensor]:
+    """What else a model consists of: its activation, or a module's buffers and frozen weights."""
+    activation, module = getattr(model, "activation", None), getattr(model, "module", None)
+    if activation is not None:
+        return [activation.value(torch.linspace(-2, 2, 9, dtype=torch.float64))]
+    if module is None:
+        return []
+    shown = torch.frombuffer(bytearray(repr(module).encode()), dtype=torch.uint8)
+    return [shown, *(value for key, value in module.state_dict().items() if key not in model.shapes)]
+
 
 def check(
-    network, task, steps, seed, init_scale, start, lr, readout_speed, weight_decay, record_at, **shared
+    model,
+    task,
+    steps,
+    *,
+    theta0,
+    loss,
+    optimizer,
+    momentum,
+    batch_size,
+    record_at,
+    hooks,
+    keep_theta,
+    **per_run,
 ) -> Settings:
     """Settings from the arguments of :func:`grokutils.training.train`, or a ValueError that says what is wrong."""
-    if not isinstance(network, Network):
-        raise ValueError(f"network is a {type(network).__name__}: must be a networks.Network")
+    if not isinstance(model, Model):
+        hint = ": give from_module(model)" if isinstance(model, torch.nn.Module) else ""
+        raise ValueError(f"model is a {type(model).__name__}: must be a models.Model{hint}")
     steps = _checks.integer("steps", steps, 1)
-    per_run = {
-        "task": task if isinstance(task, Sequence) else (task,),
-        **{
-            name: tuple(value) if isinstance(value, Sequence | np.ndarray | range) else (value,)
-            for name, value in zip(PER_RUN, (seed, init_scale, lr, readout_speed, weight_decay), strict=True)
-        },
-    }
-    lengths = {name: len(values) for name, values in per_run.items()}
-    if start is not None:
-        lengths["start"] = len(_checks.tensor("start", start, ndim=2))
+    several = {"task": tuple(task) if isinstance(task, Sequence) and not isinstance(task, str) else (task,)}
+    several |= {name: _values(name, value) for name, value in per_run.items() if not callable(value)}
+    lengths = {name: len(values) for name, values in several.items()}
+    if theta0 is not None:
+        theta0 = _checks.tensor("theta0", theta0)
+        theta0 = theta0[None] if theta0.ndim == 1 else _checks.tensor("theta0", theta0, ndim=2)
+        lengths["theta0"] = len(theta0)
     R = max(lengths.values())
     if not set(lengths.values()) <= {1, R}:
         listed = ", ".join(f"{name} has {length}" for name, length in lengths.items() if length != 1)
         raise ValueError(f"settings listed run by run must have equal lengths: {listed}")
-    tasks, seed, init_scale, lr, readout_speed, weight_decay = (
-        tuple(values) * (R // len(values)) for values in per_run.values()
-    )
-    for one in dict.fromkeys(tasks):
-        _check_task(one, network, tasks[0])
-    for value in seed:
-        _checks.integer("seed", value, 0)
-    for name, values, zero in (
-        ("lr", lr, False),
-        ("readout_speed", readout_speed, False),
-        ("weight_decay", weight_decay, True),
-    ):
-        for value in values:
-            _checks.real(name, value, 0, open_low=not zero)
-    _check_shared(**shared)
-    if shared["batch_size"] is not None:
+    several = {name: values * (R // len(values)) for name, values in several.items()}
+    tasks = several.pop("task")
+    settings: dict[str, Any] = {
+        **several,
+        **{name: _schedule(name, value) for name, value in per_run.items() if callable(value)},
+    }
+    loss, rule = losses.loss(loss), optimizers.rule(optimizer, momentum)
+    distinct = tuple(dict.fromkeys(tasks))
+    for one in distinct:
+        _check_task(one, model, loss, tasks[0])
+    dtype = tasks[0].Y_train.dtype
+    if theta0 is None:
+        pairs = zip(settings["seed"], settings["init_scale"], strict=True)
+        theta0 = torch.stack([model.init(seed, scale, dtype=dtype) for seed, scale in pairs])
+    if theta0.shape[1] != model.d or theta0.dtype != dtype:
+        raise ValueError(
+            f"theta0 has shape {tuple(theta0.shape)} and dtype {theta0.dtype}: must be (runs, {model.d}) of {dtype}"
+        )
+    for one in distinct:
+        _check_outputs(one, model, theta0[0])
+    if batch_size is not None:
         sizes = {one.n_train for one in tasks}
         if len(sizes) > 1:
             raise ValueError(f"batch_size needs runs of equally many training samples; these have {sizes}")
-        _checks.integer("batch_size", shared["batch_size"], 1, sizes.pop())
-    if shared["loss"] == "cross_entropy":
-        for one in dict.fromkeys(tasks):
-            _check_probabilities(one)
-    dtype = tasks[0].X_train.dtype
-    if start is None:
-        start = torch.stack(
-            [network.init(s, scale, dtype=dtype) for s, scale in zip(seed, init_scale, strict=True)]
-        )
-    elif start.shape[1] != network.d or start.dtype != dtype:
-        raise ValueError(
-            f"start has shape {tuple(start.shape)} and dtype {start.dtype}: must be (runs, {network.d}) of {dtype}"
-        )
-    start = start.expand(R, -1)
+        batch_size = _checks.integer("batch_size", batch_size, 1, sizes.pop())
+    hooks = (hooks,) if callable(hooks) else tuple(hooks)
+    for hook in hooks:
+        if not callable(hook):
+            raise ValueError(f"hooks: {hook!r} is not a function (state, step)")
     return Settings(
-        network,
-        tasks,
-        seed,
-        init_scale,
-        lr,
-        readout_speed,
-        weight_decay,
-        _schedule(steps, record_at),
-        start=start,
-        **shared,
-    )
+        model, tasks, theta0.expand(R, -1), settings, _record_steps(steps, record_at), loss, rule, batch_size,
+        hooks, bool(keep_theta),
+    )  # fmt: skip
 
 
-def _check_shared(loss, reduction, optimizer, momentum, batch_size):
-    _checks.one_of("loss", loss, LOSSES)
-    _checks.one_of("reduction", reduction, REDUCTIONS)
-    _checks.one_of("optimizer", optimizer, OPTIMIZERS)
-    momentum = _checks.real("momentum", momentum, 0, 1, open_high=True)
-    if momentum and optimizer != "gd":
+def _values(name: str, value) -> tuple:
+    """One setting as a tuple: of one value, or of those of each run."""
+    if isinstance(value, np.ndarray | Tensor):
+        value = value.tolist()
+    values = tuple(value) if isinstance(value, Sequence | range) and not isinstance(value, str) else (value,)
+    if name == "seed":
+        return tuple(_checks.integer(name, each, 0) for each in values)
+    positive = name not in ("weight_decay", "label_noise")
+    return tuple(_checks.real(name, each, 0, open_low=positive) for each in values)
+
+
+def _schedule(name: str, function: Callable) -> Schedule:
+    if name not in ("lr", "weight_decay"):
+        raise ValueError(f"{name} = {function!r}: only lr and weight_decay may change during a run")
+    try:
+        (of,) = (p.name for p in inspect.signature(function).parameters.values() if p.default is p.empty)
+    except (TypeError, ValueError):
+        of = ""
+    if of not in CLOCKS:
         raise ValueError(
-            f"momentum = {momentum!r}: must be 0 for optimizer = {optimizer!r}, which has its own"
+            f"{name} is a function: its one argument must be named step or tau, to say what it is a schedule of"
         )
+    return Schedule(name, function, of)
 
 
-def _check_task(task: Task, network: Network, first: Task) -> None:
+def _check_task(task: Task, model: Model, loss: Loss, first: Task) -> None:
     if not isinstance(task, Task):
         raise ValueError(f"task is a {type(task).__name__}: must be a tasks.Task")
     for part in ("train", "test"):
         X, Y = getattr(task, f"X_{part}"), getattr(task, f"Y_{part}")
         if not len(X):
             raise ValueError(f"task '{task.name}' has no {part} samples: both parts must be non-empty")
-        if (X.shape[1], Y.shape[1]) != (network.d_in, network.d_out):
-            raise ValueError(
-                f"task '{task.name}' maps {X.shape[1]} inputs to {Y.shape[1]} outputs: "
-                f"must be {network.d_in} to {network.d_out}, as the network does"
-            )
-    _checks.same("dtypes of tasks", first=first.X_train.dtype, **{task.name: task.X_train.dtype})
+        try:
+            model.check(X)
+            loss.check(Y)
+        except ValueError as error:
+            raise ValueError(f"task '{task.name}', {part} samples: {error}") from error
+    _checks.same("dtypes of tasks", first=first.Y_train.dtype, **{task.name: task.Y_train.dtype})
 
 
-def _check_probabilities(task: Task) -> None:
-    for Y in (task.Y_train, task.Y_test):
-        if (Y < 0).any() or not torch.allclose(Y.sum(1), Y.new_ones(len(Y))):
-            raise ValueError(
-                f"loss = 'cross_entropy': the targets of task '{task.name}' must be probabilities, each row summing to 1"
-            )
+def _check_outputs(task: Task, model: Model, theta: Tensor) -> None:
+    with torch.no_grad():
+        F = model(theta, task.X_train[:2])
+    check_outputs(F, task.X_train[:2], model.name)
+    if F.shape[1] != task.Y_train.shape[1]:
+        raise ValueError(
+            f"task '{task.name}' has {task.Y_train.shape[1]} targets a sample: {model.name} gives {F.shape[1]} outputs"
+        )
 
 
-def _schedule(steps: int, record_at) -> np.ndarray:
-    if isinstance(record_at, int) and not isinstance(record_at, bool):
+def _record_steps(steps: int, record_at) -> np.ndarray:
+    if isinstance(record_at, int | np.integer | str | float) and not isinstance(record_at, bool):
         return records.log_spaced(steps, _checks.integer("record_at", record_at, 2))
     chosen = np.asarray(record_at)
-    if (
-        chosen.ndim != 1
-        or not chosen.size
-        or chosen.dtype.kind not in "iu"
-        or chosen.min() < 0
-        or chosen.max() > steps
-    ):
+    whole = chosen.ndim == 1 and chosen.size and chosen.dtype.kind in "iu"
+    if not whole or chosen.min() < 0 or chosen.max() > steps:
         raise ValueError(
             f"record_at = {record_at!r}: must be a number of records, or steps from 0 to {steps}"
         )

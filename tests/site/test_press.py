@@ -2,28 +2,55 @@
 
 from __future__ import annotations
 
-import json
 import re
 import zipfile
 from concurrent.futures import ThreadPoolExecutor
 
 import chapters
+import nbformat
 import pytest
 
 from grokutils.book import press
 
+RAW = re.compile(r"^:{3,}|^`{3,}\{|\{(?:eq|cite|numref|ref|doc|term|prf:ref|glue)[\w:]*\}`", re.M)
+
+
+def text_of(notebook: dict) -> str:
+    """All that a notebook says in Markdown."""
+    return "\n\n".join(
+        "".join(cell["source"]) for cell in notebook["cells"] if cell["cell_type"] == "markdown"
+    )
+
 
 @pytest.mark.parametrize("page", chapters.chapters())
-def test_chapter_offers_its_stand_alone_notebook(page, site):
+def test_chapter_offers_one_notebook_that_runs_alone_and_reads_as_text(page, site):
     html = (site / f"{page}.html").read_text(encoding="utf-8")
-    (link,) = set(re.findall(r'href="([^"]*standalone/[^"]+\.ipynb)"', html))
-    notebook = json.loads(((site / page).parent / link).read_text(encoding="utf-8"))
-    setup = next(cell for cell in notebook["cells"] if "setup" in cell["metadata"].get("tags", []))
-    assert "ARCHIVE = " in "".join(setup["source"])
-    committed = chapters.notebook(page).cells
-    assert ["".join(cell["source"]) for cell in notebook["cells"] if cell is not setup] == [
-        cell.source for cell in committed if "setup" not in cell.metadata.get("tags", [])
+    (link,) = set(re.findall(r'href="([^"]*\.ipynb)"', html))
+    notebook = nbformat.read((site / page).parent / link, as_version=4)
+    nbformat.validate(notebook)
+    code = [cell for cell in notebook.cells if cell.cell_type == "code"]
+    setup = next(cell for cell in code if "setup" in cell.metadata.get("tags", []))
+    assert "ARCHIVE = " in setup.source
+    committed = [cell for cell in chapters.code(page) if cell.source.strip()]
+    assert [(cell.source, cell.outputs) for cell in code if cell is not setup] == [
+        (cell.source, cell.outputs) for cell in committed if "setup" not in cell.metadata.get("tags", [])
     ]
+    for cell in code:
+        folded = cell.metadata.get("jupyter", {}).get("source_hidden", False)
+        assert folded == ("idea" not in cell.metadata.get("tags", []))
+    text = text_of(notebook)
+    assert RAW.findall(text) == []
+    source = text_of(chapters.notebook(page))
+    assert text.count("\\tag{") == len(re.findall(r"^\$\$ ?\([\w-]+\)", source, re.M))
+    theorems = re.findall(r"^:{3,}\{prf:(theorem|lemma|definition|corollary)\}", source, re.M)
+    assert len(re.findall(r"\*\*(?:Theorem|Lemma|Definition|Corollary) \d+\*\*", text)) == len(theorems)
+    for key in ("Question", "Answer"):
+        assert (f"**{key}.**" in text) == (f"**{key}.**" in source)
+
+
+@pytest.mark.parametrize("raw", [":::{prf:theorem}", "as in {eq}`eq-1`", "```{figure} a.png", "{cite:t}`a`"])
+def test_the_search_for_raw_directives_finds_what_it_should(raw):
+    assert RAW.search(raw)
 
 
 def test_zip_file_holds_every_page_in_one_folder(site, tmp_path):

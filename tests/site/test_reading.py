@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+import re
+
 import chapters
 import pytest
 
-PLOTLY_PAGES = [
-    page
-    for page in chapters.chapters()
-    if any(chapters.PLOTLY in o.get("data", {}) for o in chapters.outputs(chapters.code(page)))
-]
+MOVING = {chapters.PLOTLY, chapters.LIVE}
+
+
+def moving(name: str) -> int:
+    """How many figures of a chapter answer the hand."""
+    return sum(bool(MOVING & set(o.get("data", {}))) for o in chapters.outputs(chapters.code(name)))
+
+
+MOVING_PAGES = [name for name in chapters.chapters() if moving(name)]
 SCORECARD = "book/scorecard"
-FIGURES = "() => [...document.querySelectorAll('.plotly-figure')]"
 
 
 @pytest.fixture
@@ -46,23 +51,94 @@ def test_search_finds_what_the_book_holds(scheme, page, addresses, listen):
         found = page.eval_on_selector_all("#search-results li a", "links => links.map(link => link.href)")
         if not any(f"/{expected}.html" in link for link in found):
             complaints.append(f"{term}: only {found}")
+        if page.locator("#search-results li .excerpt").count() < min(3, len(found)):
+            complaints.append(f"{term}: no excerpts")
     assert not complaints, "\n".join(complaints)
+
+
+def test_search_ranks_titles_first(page, addresses):
+    page.goto(f"{addresses['http']}/search.html?q=scorecard")
+    page.wait_for_function("/found/.test(document.querySelector('.search-summary')?.textContent ?? '')")
+    first = page.locator("#search-results li > a").first
+    assert "scorecard" in first.inner_text().lower()
+    assert "scorecard" in page.locator("#search-results li .excerpt").first.inner_text().lower()
+
+
+def wanted_claims() -> list[dict]:
+    """The claims of all chapters as committed, in reading order."""
+    return [claim for name in chapters.chapters() for claim in chapters.claims(chapters.code(name))]
 
 
 def test_scorecard_shows_the_claims_of_the_chapters_as_they_stand(page, addresses):
     page.goto(f"{addresses['http']}/{SCORECARD}.html")
-    rows = page.eval_on_selector_all(
-        "table.scorecard tbody tr",
-        """rows => rows.map(row => [row.querySelector('a').getAttribute('href').split('#claim-')[1],
-             ...['verdict', 'claim', 'reported', 'measured'].map(key => row.querySelector(`[data-label=${key}]`).textContent)])""",
-    )
-    wanted = [claim for name in chapters.chapters() for claim in chapters.claims(chapters.code(name))]
+    shown = """rows => rows.map(row => [row.querySelector('a').getAttribute('href').split('#claim-')[1],
+        row.dataset.kind, ...['verdict', 'claim', 'reported', 'measured'].map(key => row.querySelector(`[data-label=${key}]`).textContent)])"""
+    rows = page.eval_on_selector_all("table.scorecard tbody tr", shown)
+    wanted = wanted_claims()
     assert [row[0] for row in rows] == [claim["name"] for claim in wanted]
-    for (_, verdict, statement, reported, measured), claim in zip(rows, wanted, strict=True):
-        assert verdict.endswith(claim["verdict"])
-        assert statement == claim["statement"] + claim["note"]
-        assert reported == claim["reported"]
-        assert measured == claim["measured"]
+    for (_, kind, verdict, said, reported, measured), claim in zip(rows, wanted, strict=True):
+        assert kind == claim.get("kind", "study")
+        assert claim["verdict"] in verdict
+        if "$" in str(claim):
+            continue  # typeset by now
+        rule = f"Rule: {claim['rule']}" if claim.get("rule") else ""
+        assert said == claim["statement"] + rule + claim.get("note", "")
+        assert reported == claim.get("reported", "")
+        assert measured == claim.get("measured", "")
+
+
+def test_scorecard_counts_what_its_grid_shows(page, addresses):
+    page.goto(f"{addresses['http']}/{SCORECARD}.html")
+    dots = page.eval_on_selector_all(
+        ".scorecard-grid a.dot",
+        "dots => dots.map(d => [d.dataset.kind, d.getAttribute('aria-label').split(':')[0]])",
+    )
+    wanted = [(claim.get("kind", "study"), claim["verdict"]) for claim in wanted_claims()]
+    assert sorted(map(tuple, dots)) == sorted(wanted)
+    study, slips, own = page.locator(".scorecard-counts li").all_inner_texts()
+    for text, kind in ((study, "study"), (own, "book")):
+        assert f"Of {sum(k == kind for k, _ in wanted)} " in text
+        for verdict in {v for k, v in wanted if k == kind}:
+            assert f"{wanted.count((kind, verdict))} {verdict.split()[0].rstrip('s')}" in text
+    assert f"Of {sum(k == 'slip' for k, _ in wanted)} " in slips
+    assert f"{wanted.count(('slip', 'fails'))} are real" in slips
+
+
+def test_scorecard_filters_by_control_and_by_address(page, addresses):
+    page.goto(f"{addresses['http']}/{SCORECARD}.html")
+    fails = sum(claim["verdict"] == "fails" for claim in wanted_claims())
+    rows = page.locator("table.scorecard tbody tr:visible")
+    page.get_by_label("verdict").select_option("fails")
+    assert rows.count() == fails
+    assert page.locator(".scorecard-filters output").inner_text().startswith(f"{fails} of ")
+    assert page.locator(".scorecard-grid a.dot:not(.faded)").count() == fails
+    page.goto("about:blank")
+    page.goto(f"{addresses['http']}/{SCORECARD}.html#verdict=fails&kind=study")
+    study = sum(c["verdict"] == "fails" and c.get("kind", "study") == "study" for c in wanted_claims())
+    assert rows.count() == study
+
+
+def test_rules_page_lists_every_change(page, addresses):
+    page.goto(f"{addresses['http']}/book/rules.html")
+    changes = [(claim, change) for claim in wanted_claims() for change in claim.get("changes", [])]
+    assert page.locator("table.rules tbody tr").count() == len(changes)
+
+
+def test_first_page_takes_its_results_from_claims_and_has_a_card_for_each_chapter(page, addresses):
+    page.goto(f"{addresses['http']}/book/intro.html")
+    measured = {claim["name"]: claim["measured"] for claim in wanted_claims()}
+    results = page.locator(".finding-number")
+    assert results.count() == 3
+    for result in results.all():
+        claim = measured[result.get_attribute("href").split("#claim-")[1]]
+        for number in re.findall(r"[\d.]+", result.inner_text()):
+            assert number in claim
+    numbered = [name for name in chapters.chapters() if re.match(r"\d\d_", name.rpartition("/")[2])]
+    links = page.locator(".chapter-card a").evaluate_all("links => links.map(link => link.href)")
+    assert [link.rpartition("/book/")[2] for link in links] == [
+        f"{name.removeprefix('book/')}.html" for name in numbered
+    ]
+    assert page.locator("#landing-live").count() == 1
 
 
 def test_scorecard_leads_to_the_claims(page, addresses, settle):
@@ -70,7 +146,7 @@ def test_scorecard_leads_to_the_claims(page, addresses, settle):
     for name in chapters.chapters():
         for claim in chapters.claims(chapters.code(name))[-1:]:  # the last is the farthest to scroll
             page.goto(f"{addresses['file']}/{SCORECARD}.html")
-            page.locator(f"a[href$='#claim-{claim['name']}']").click()
+            page.locator(f"table.scorecard a[href$='#claim-{claim['name']}']").click()
             page.wait_for_url(f"**/{name}.html#claim-{claim['name']}")
             settle(page)
             target = page.locator(f"#claim-{claim['name']}")
@@ -80,42 +156,39 @@ def test_scorecard_leads_to_the_claims(page, addresses, settle):
     assert missed == []
 
 
-@pytest.mark.parametrize("name", PLOTLY_PAGES)
-def test_figures_are_drawn_and_their_sliders_move_them(name, page, addresses, listen, settle):
+@pytest.mark.parametrize("name", MOVING_PAGES)
+def test_figures_are_drawn_when_near_and_their_sliders_move_them(name, page, addresses, listen, settle):
     complaints = listen(page)
     page.goto(f"{addresses['http']}/{name}.html")
     settle(page)
-    wanted = sum(chapters.PLOTLY in o.get("data", {}) for o in chapters.outputs(chapters.code(name)))
-    figures = page.locator(".plotly-figure")
-    assert figures.count() == wanted
-    for figure in figures.all():
-        assert len(figure.get_attribute("aria-label")) >= 20
-        figure.scroll_into_view_if_needed()
-        for slider in figure.locator(".slider-container").all():
-            state = "f => JSON.stringify([f._fullLayout.sliders.map(s => s.active), f.data.map(t => [t.x, t.y, t.z, t.marker])])"
-            before = figure.evaluate(state)
-            rail = slider.locator(".slider-rail-touch-rect").bounding_box()
-            page.mouse.click(rail["x"] + 0.62 * rail["width"], rail["y"] + rail["height"] / 2)
-            page.wait_for_function(
-                f"([f, old]) => ({state})(f) !== old", arg=[figure.element_handle(), before]
-            )
+    boxes = page.locator(".figure-box")
+    assert boxes.count() == moving(name)
+    for box in boxes.all():
+        assert len(box.get_attribute("aria-label")) >= 20
+        box.scroll_into_view_if_needed()
+        drawn = box.locator(".figure-stage")
+        drawn.locator("svg").first.wait_for()
+        for slider in drawn.get_by_role("slider").all():
+            seen = "b => [...b.querySelectorAll('path, image, circle, line, canvas')].map(n => n.outerHTML).join() + b.innerText"
+            before = drawn.evaluate(seen)
+            slider.focus()
+            page.keyboard.press("Home")
+            page.keyboard.press("ArrowRight")
+            page.wait_for_function(f"([b, old]) => ({seen})(b) !== old", arg=[drawn.element_handle(), before])
     assert not complaints, "\n".join(complaints)
 
 
-@pytest.mark.parametrize("name", PLOTLY_PAGES)
-def test_static_twins_stand_in_for_print_and_for_readers_without_scripts(
-    name, browser, page, addresses, settle
-):
+@pytest.mark.parametrize("name", MOVING_PAGES)
+def test_static_twins_stand_in_for_print_and_for_readers_without_scripts(name, browser, page, addresses):
     page.goto(f"{addresses['http']}/{name}.html")
-    settle(page)
-    twins = page.locator(".static-twin img")
-    figures = page.locator(".plotly-figure")
-    assert twins.count() == figures.count()
-    assert not any(twin.is_visible() for twin in twins.all())
+    for box in page.locator(".figure-box").all():
+        box.scroll_into_view_if_needed()
+        box.locator(".figure-stage svg").first.wait_for()
+        assert not box.locator(".figure-still").is_visible()
     page.emulate_media(media="print")
-    assert all(twin.is_visible() for twin in twins.all())
-    assert not any(figure.is_visible() for figure in figures.all())
+    assert all(twin.is_visible() for twin in page.locator(".figure-still .figure-wide svg").all())
+    assert not any(stage.is_visible() for stage in page.locator(".figure-stage").all())
     with browser.new_context(java_script_enabled=False) as context:
         plain = context.new_page()
         plain.goto(f"{addresses['http']}/{name}.html")
-        assert all(twin.is_visible() for twin in plain.locator(".static-twin img").all())
+        assert all(twin.is_visible() for twin in plain.locator(".figure-still .figure-wide svg").all())

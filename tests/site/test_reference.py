@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import importlib
-
 import pytest
 
 from grokutils.book import reference
@@ -18,12 +16,11 @@ def html(site) -> str:
 
 @pytest.mark.parametrize("name", reference.modules())
 def test_every_public_name_is_described(name, html):
-    module = importlib.import_module(f"grokutils.{name}")
-    own = [key for key, value in vars(module).items() if getattr(value, "__module__", "") == module.__name__]
-    public = [key for key in getattr(module, "__all__", own) if not key.startswith("_")]
-    described = [key for key in public if callable(getattr(module, key))]
+    described = reference.names(name)
     assert described
-    assert [key for key in described if f'id="grokutils.{name}.{key}"' not in html] == []
+    missing = [key for key in described if f'id="grokutils.{name}.{key}"' not in html]
+    missing += [key for key in described if f'href="#grokutils.{name}.{key}"' not in html]  # in the summary
+    assert missing == []
 
 
 def test_functions_lead_to_the_chapters_that_use_them(html):
@@ -48,6 +45,25 @@ def test_names_are_read_from_code_as_python_does():
 def test_docstrings_keep_norms_and_indices_as_they_are():
     lines = ["The share |F_k| of E_ and *x*, see :func:`tasks.modular` and ``a_``."]
     reference.process_docstring(None, "module", "grokutils.tasks", None, None, lines)
-    assert lines == [
+    assert [line for line in lines if line] == [
         r"The share \|F_k\| of E\_ and \*x\*, see :func:`tasks.modular <grokutils.tasks.modular>` and ``a_``."
     ]
+
+
+def test_one_entry_on_a_line_is_a_name_and_what_it_means():
+    lines = [
+        "Do.",
+        "",
+        "Parameters",
+        "----------",
+        "x : the value,",
+        "    in full.",
+        "",
+        "Raises",
+        "------",
+        "ValueError",
+        "    Bad.",
+    ]
+    reference.process_docstring(None, "method", "grokutils.a.b", None, None, lines)
+    assert ":param x: the value," in lines
+    assert ":raises ValueError: Bad." in lines

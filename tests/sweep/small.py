@@ -5,13 +5,21 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import socket
 import subprocess
 import sys
+import threading
+import time
 from pathlib import Path
 
 import nbformat
 import psutil
 from chapters import ROOT
+from typer.testing import CliRunner
+
+from grokutils.book.rerun import cli
+
+WAIT = 200  # seconds that a command may take here
 
 PARAMETERS = """\
 n: int = 3  # [1, 999]. Terms.
@@ -59,12 +67,15 @@ def chapter(folder: Path, parameters: str = PARAMETERS, work: str = WORK) -> Pat
     return path
 
 
-def command(*arguments, folder: Path) -> subprocess.Popen:
-    """Start a command in ``folder``, in a session of its own."""
+def start(*arguments, folder: Path, code: str = "", **environment: str) -> subprocess.Popen:
+    """Start a command in ``folder``, in a session of its own; its kernels can be told from others' by PWD.
+
+    ``code`` is run instead of the package, if given.
+    """
     return subprocess.Popen(
-        [sys.executable, "-m", "grokutils", *map(str, arguments)],
+        [sys.executable, *(("-c", code) if code else ("-m", "grokutils")), *map(str, arguments)],
         cwd=folder,
-        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        env={**os.environ, "PYTHONPATH": str(ROOT), "PWD": str(folder), **environment},
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
@@ -86,3 +97,48 @@ def workers(process: subprocess.Popen) -> list[psutil.Process]:
             if "spawn_main" in " ".join(child.cmdline()):
                 found.append(child)
     return found
+
+
+def answering(server: socket.socket, answer: bytes) -> None:
+    """Let a socket give each caller the same answer, and hang up."""
+
+    def serve():
+        with contextlib.suppress(OSError):
+            while True:
+                caller, _ = server.accept()
+                caller.sendall(answer)
+                caller.close()
+
+    threading.Thread(target=serve, daemon=True).start()
+
+
+def finish(process: subprocess.Popen) -> tuple[int, str, str]:
+    """Wait for a command; its exit code, and what it said."""
+    out, err = process.communicate(timeout=WAIT)
+    return process.returncode, out, err
+
+
+def table(folder) -> bytes:
+    """The collected table."""
+    answer = CliRunner().invoke(cli.app, ["collect", str(folder)])
+    assert answer.exit_code == 0, answer.output
+    return (folder / "table.csv").read_bytes()
+
+
+def survivors(folder) -> list[int]:
+    """Kernels that still run although the command that started them is gone."""
+    found = []
+    for process in psutil.process_iter(["cmdline", "environ"]):
+        line = " ".join(process.info["cmdline"] or [])
+        ours = (process.info["environ"] or {}).get("PWD", "") == str(folder)
+        if "ipykernel_launcher" in line and ours:
+            found.append(process.pid)
+    return found
+
+
+def gone(folder, patience=15) -> bool:
+    """Whether no kernel of a command in ``folder`` is left, after a while at most."""
+    end = time.monotonic() + patience
+    while survivors(folder) and time.monotonic() < end:
+        time.sleep(0.3)
+    return not survivors(folder)

@@ -33,7 +33,6 @@ def test_the_same_values_are_the_same_case_however_they_are_given(tiny, tmp_path
         cases.planned(tiny, ["seed=0"], tmp_path / "t.csv"),
     ]
     assert {tuple(case.id for case in way) for way in ways} == {(ways[0][0].id,)}
-    assert cases.planned(tiny, ["n=5", "lr=1"], extra="a measure")[0].id != ways[0][0].id
 
 
 def test_draws_repeat_with_their_seed_and_stay_inside(tiny):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import random
@@ -9,7 +10,6 @@ import signal
 import subprocess
 import sys
 import threading
-import time
 from concurrent.futures import ThreadPoolExecutor
 
 import nbformat
@@ -23,114 +23,85 @@ from typer.testing import CliRunner
 from grokutils.book.rerun import cli, execution, page
 from grokutils.book.rerun.store import DiskFull, Store
 
-WAIT = 200  # seconds that a command may take here
 
-
-@pytest.fixture
-def folder(tmp_path):
-    """A folder with the small chapter."""
-    small.chapter(tmp_path)
-    return tmp_path
-
-
-def finish(process: subprocess.Popen) -> tuple[int, str, str]:
-    """Wait for a command; its exit code, and what it said."""
-    out, err = process.communicate(timeout=WAIT)
-    return process.returncode, out, err
-
-
-def table(folder) -> bytes:
-    """The collected table."""
-    answer = CliRunner().invoke(cli.app, ["collect", str(folder)])
-    assert answer.exit_code == 0, answer.output
-    return (folder / "table.csv").read_bytes()
-
-
-def survivors(folder) -> list[int]:
-    """Kernels that still run although the command that started them is gone."""
-    found = []
-    for process in psutil.process_iter(["cmdline", "environ"]):
-        line = " ".join(process.info["cmdline"] or [])
-        ours = (process.info["environ"] or {}).get("PWD", "") == str(folder)
-        if "ipykernel_launcher" in line and ours:
-            found.append(process.pid)
-    return found
-
-
-def gone(folder, patience=15) -> bool:
-    """Whether no kernel of a command in ``folder`` is left, after a while at most."""
-    end = time.monotonic() + patience
-    while survivors(folder) and time.monotonic() < end:
-        time.sleep(0.3)
-    return not survivors(folder)
-
-
-def start(*arguments, folder):
-    """Start a command whose kernels can be told from others' by PWD."""
-    os.environ["PWD"] = str(folder)
-    return small.command(*arguments, folder=folder)
-
-
-def test_forty_cases_with_workers_killed_at_random_moments(folder):
-    process = start("sweep", "small.ipynb", "-p", "n=1:5", "-p", "seed=0:10", "--measure", "total", "-o", "out",
-                    "--retries", 9, "--json", folder=folder)  # fmt: skip
-    generator = random.Random(0)
-    killed, done = 0, []
-    for event in small.events(process):
-        if event["event"] == "done":
-            done.append(event["case"])
-        assert event["event"] != "failed", event
-        if event["event"] == "cell" and killed < 5 and generator.random() < 0.15:
-            generator.choice(small.workers(process)).kill()
-            killed += 1
-    assert finish(process)[0] == 0
-    assert killed == 5
-    assert len(done) == len(set(done)) == 40
-    assert {path.name for path in (folder / "out/cases").iterdir()} == set(done)
-    assert list((folder / "out/.part").iterdir()) == []
-    table(folder / "out")
+@pytest.mark.parametrize("seed", range(3))
+def test_forty_cases_with_kills_at_random_moments(seed, folder):
+    sweep = ["sweep", "small.ipynb", "-p", "n=1:5", "-p", "seed=0:10", "--measure", "total", "-o", "out",
+             "--retries", 9, "--json"]  # fmt: skip
+    generator = random.Random(seed)
+    left = ["worker", "kernel", "worker", "kernel", "command"]
+    generator.shuffle(left)
+    done, code = [], -signal.SIGKILL
+    while code == -signal.SIGKILL:
+        process = small.start(*sweep, folder=folder)
+        for event in small.events(process):
+            if event["event"] == "done":
+                done.append(event["case"])
+            assert event["event"] != "failed", event
+            if event["event"] == "cell" and left and generator.random() < 0.2:
+                kill(left.pop(), process, generator)
+        code = small.finish(process)[0]
+        assert small.gone(folder), "kernels outlive the command"
+    assert (code, left) == (0, [])
+    assert len(done) == len(set(done))
+    kept = {path.name for path in (folder / "out/cases").iterdir()}
+    assert len(kept) == 40
+    assert set(done) <= kept
+    assert list((folder / "out/failed").iterdir()) == []
+    small.table(folder / "out")
     found = pd.read_parquet(folder / "out/table.parquet")
     measured = found[found.kind == "measure"]
     assert sorted(measured.value) == sorted(10.0 * n + seed for n in range(1, 5) for seed in range(10))
     verdicts = found[found.kind == "claim"].set_index("case").verdict
     assert (verdicts == "holds").sum() == 20
-    assert gone(folder)
+
+
+def kill(what: str, process: subprocess.Popen, generator: random.Random) -> None:
+    """Kill a command, or one of its workers, or one of their kernels."""
+    if what == "command":
+        process.kill()
+        return
+    found = small.workers(process)
+    if what == "kernel":
+        found = [child for worker in found for child in worker.children(recursive=True)] or found
+    with contextlib.suppress(psutil.Error):
+        generator.choice(found).kill()
 
 
 def test_killed_and_repeated_gives_the_same_table(folder):
     sweep = ["sweep", "small.ipynb", "-p", "seed=0:8", "--measure", "total"]
-    assert finish(start(*sweep, "-o", "whole", folder=folder))[0] == 0
-    stopped = start(*sweep, "-o", "cut", "--json", folder=folder)
+    assert small.finish(small.start(*sweep, "-o", "whole", folder=folder))[0] == 0
+    stopped = small.start(*sweep, "-o", "cut", "--json", folder=folder)
     count = 0
     for event in small.events(stopped):
         count += event["event"] == "done"
         if count == 3:
             stopped.kill()
             break
-    finish(stopped)
-    assert gone(folder), "kernels outlive the command"
+    small.finish(stopped)
+    assert small.gone(folder), "kernels outlive the command"
     times = lambda: {p.parent.name: p.stat().st_mtime_ns for p in folder.glob("cut/cases/*/case.json")}  # noqa: E731
     kept = times()
     assert 3 <= len(list((folder / "cut/cases").iterdir())) < 8
-    code, said, _ = finish(start(*sweep, "-o", "cut", folder=folder))
+    code, said, _ = small.finish(small.start(*sweep, "-o", "cut", folder=folder))
     assert code == 0
     assert "missing" in said
     assert times().items() >= kept.items()
-    assert table(folder / "cut") == table(folder / "whole")
-    again = finish(start(*sweep, "-o", "cut", folder=folder))
+    assert small.table(folder / "cut") == small.table(folder / "whole")
+    again = small.finish(small.start(*sweep, "-o", "cut", folder=folder))
     assert again[0] == 0
     assert "8 finished, 0 to run" in again[1]
 
 
 def test_two_commands_at_once_share_the_work(folder):
     sweep = ["sweep", "small.ipynb", "-p", "seed=0:10", "-o", "out", "--workers", 1, "--json"]
-    both = [start(*sweep, folder=folder) for _ in range(2)]
-    ends = [finish(process) for process in both]
+    both = [small.start(*sweep, folder=folder) for _ in range(2)]
+    ends = [small.finish(process) for process in both]
     assert [(code, err) for code, _, err in ends] == [(0, "")] * 2
     said = [[json.loads(line) for line in out.splitlines()] for _, out, _ in ends]
     done = [event["case"] for events in said for event in events if event["event"] == "done"]
     assert len(done) == len(set(done)) == 10
-    assert table(folder / "out").count(b"\n") == 11
+    assert small.table(folder / "out").count(b"\n") == 11
 
 
 def test_commands_that_start_together_put_the_mathematics_there_once(tmp_path):
@@ -146,16 +117,19 @@ def test_commands_that_start_together_put_the_mathematics_there_once(tmp_path):
 def test_failures_are_kept_listed_limited_and_stop_nothing(folder):
     sweep = ["sweep", "small.ipynb", "-p", "do=add,wait,fill,die,save", "-o", "out", "--time-limit", 15,
              "--memory-limit", 0.4, "--retries", 1, "--measure", "norm=float(runs.norm.min()) if do == 'save' else 0"]  # fmt: skip
-    code, said, err = finish(start(*sweep, folder=folder))
+    code, said, err = small.finish(small.start(*sweep, folder=folder))
     assert code == 1
     assert "2 finished, 3 failed, 0 left" in said
-    assert err == ""
+    ended = [line for line in err.splitlines() if line.startswith("[")]
+    assert len(ended) == 5, "a line for each case, where nobody watches"
+    assert ended[-1].startswith("[5/5] do=")
+    assert "Traceback" not in err
     for words in ("TimeLimit: took longer than 15 s", "MemoryLimit: took more than 0.40 GB", "kernel died"):
         assert words in said
     facts = [json.loads(path.read_text()) for path in (folder / "out/failed").glob("*/case.json")]
     assert {fact["parameters"]["do"]: fact["tries"] for fact in facts} == {"wait": 1, "fill": 1, "die": 2}
-    code, said, _ = finish(
-        start("sweep", "small.ipynb", "-p", "fail=true", "-p", "seed=0,1", "-o", "out", folder=folder)
+    code, said, _ = small.finish(
+        small.start("sweep", "small.ipynb", "-p", "fail=true", "-p", "seed=0,1", "-o", "out", folder=folder)
     )
     assert code == 1
     (place, _) = sorted(
@@ -168,8 +142,10 @@ def test_failures_are_kept_listed_limited_and_stop_nothing(folder):
     assert "asked to" in (place / "page.html").read_text()
     assert (
         "failed before (RuntimeError: asked to)"
-        in finish(
-            start("sweep", "small.ipynb", "-p", "fail=true", "-p", "seed=0,1", "-o", "out", folder=folder)
+        in small.finish(
+            small.start(
+                "sweep", "small.ipynb", "-p", "fail=true", "-p", "seed=0,1", "-o", "out", folder=folder
+            )
         )[1]
     )
     shown = CliRunner().invoke(cli.app, ["report", str(folder / "out")])
@@ -181,8 +157,8 @@ def test_failures_are_kept_listed_limited_and_stop_nothing(folder):
 
 
 def test_run_leaves_notebook_page_claims_and_records(folder):
-    code, said, _ = finish(
-        start("run", "small.ipynb", "-p", "do=save", "-p", "n=4", "--records", "runs", folder=folder)
+    code, said, _ = small.finish(
+        small.start("run", "small.ipynb", "-p", "do=save", "-p", "n=4", "--records", "runs", folder=folder)
     )
     assert code == 0, said
     (place,) = (folder / "results/small/cases").iterdir()
@@ -190,24 +166,24 @@ def test_run_leaves_notebook_page_claims_and_records(folder):
     assert json.loads((place / "claims.json").read_text())[0]["verdict"] == "holds"
     assert (place / "files/note.txt").read_text() == "kept"
     assert "http" not in (place / "page.html").read_text().replace("http://www.w3.org", "")
-    table(folder / "results/small")
+    small.table(folder / "results/small")
     with xr.open_dataset(folder / "results/small/records_runs.nc", engine="h5netcdf") as kept:
         assert dict(kept.sizes) == {"case": 1, "run": 1, "step": 7}
         assert kept.n.values.tolist() == [4]
 
 
 def test_interrupted_it_says_so_and_leaves_nothing_running(folder):
-    process = start("sweep", "small.ipynb", "-p", "do=add,wait", "-o", "out", "--json", folder=folder)
+    process = small.start("sweep", "small.ipynb", "-p", "do=add,wait", "-o", "out", "--json", folder=folder)
     for event in small.events(process):
         if event["event"] == "done":
             os.killpg(process.pid, signal.SIGINT)  # as a terminal does: to workers as well
             break
-    code, said, err = finish(process)
+    code, said, err = small.finish(process)
     assert code == 130
     end = json.loads(said.splitlines()[-1])
     assert (end["finished"], end["left"]) == (1, 1)
     assert "Traceback" not in err
-    assert gone(folder)
+    assert small.gone(folder)
 
 
 def test_a_scheduler_that_is_killed_ends_the_command_in_words(folder):
@@ -234,7 +210,7 @@ def test_a_scheduler_that_is_killed_ends_the_command_in_words(folder):
     )
     try:
         for _ in range(20):  # until both are up; a scheduler that is not there yet is refused
-            process = start(
+            process = small.start(
                 "sweep",
                 "small.ipynb",
                 "-p",
@@ -247,10 +223,10 @@ def test_a_scheduler_that_is_killed_ends_the_command_in_words(folder):
                 folder=folder,
             )
             heard = [event for event in small.events(process) if event["event"] != "done" or scheduler.kill()]
-            code, _, err = finish(process)
+            code, _, err = small.finish(process)
             if code != 2:
                 break
-        assert code == 3, err
+        assert code == 3, (heard, err)
         assert heard[-1].get("stopped") == "the scheduler was lost", (heard, err)
         assert len(list((folder / "out/cases").iterdir())) == 1
     finally:
@@ -307,7 +283,7 @@ def test_the_file_for_slurm_runs_as_it_is(folder):
         "PYTHONPATH": str(small.ROOT), "SLURM_NTASKS": "3",
     }  # fmt: skip
     job = [small.ROOT / "book/_static/sweep.slurm", "small.ipynb", "-p", "seed=0:3", "-o", "out"]
-    end = subprocess.run(["bash", *job], cwd=folder, env=environment, capture_output=True, timeout=WAIT)
+    end = subprocess.run(["bash", *job], cwd=folder, env=environment, capture_output=True, timeout=small.WAIT)
     assert end.returncode == 0, end.stderr
-    assert table(folder / "out").count(b"\n") == 4
+    assert small.table(folder / "out").count(b"\n") == 4
     assert not list(folder.glob(".scheduler-*"))

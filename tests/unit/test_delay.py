@@ -1,69 +1,305 @@
-"""The predicted step against training, and the warnings where its assumptions fail."""
+"""The predicted step against training; what a prediction says; and each warning where its assumption fails."""
+
+import math
 
 import numpy as np
 import pytest
 import torch
 
-from grokutils import delay, networks, tasks, training, zero_loss
+from grokutils import delay, flow, models, tasks, training, zero_loss
+from grokutils.errors import StoppedError
 
-TASK = tasks.modular(11, train_fraction=0.8, seed=0)
-NETWORK = networks.two_layer(11, 96, 11, "gelu")
+TASK = tasks.modular(11, train_fraction=0.85, seed=0)
+MODEL = models.two_layer(11, 64, 11, "gelu")
+RUN = {"lr": 4.0, "weight_decay": 4e-4}
 
 
-def test_prediction_meets_training_within_its_error_and_one_percent():
-    lr, w = 4.0, 2e-4
-    made = delay.predict_delay(NETWORK, TASK, lr, w)
-    assert not made.warnings
-    steps = round(1.2 * made.step)
-    runs = training.train(
-        NETWORK, TASK, steps, lr=lr, weight_decay=w, record_at=range(made.memorized, steps, 5)
+def measured(made: delay.Prediction, model, task, loss="squared_error", every=2, **how) -> dict[str, float]:
+    """Steps at which a run of training passes the clocks of a prediction, each looked at ``every`` steps."""
+    times = {}
+
+    def look(record):
+        F = model(record.theta[0], task.X_test)
+        share = float((F.argmax(1) == task.Y_test.argmax(1)).double().mean())
+        for name in made.clocks:
+            kind, threshold = name.split()
+            now = float(record.test_loss[0]) / zero if kind == "loss" else share
+            if name not in times and (now <= float(threshold) if kind == "loss" else now >= float(threshold)):
+                times[name] = record.step
+        return len(times) == len(made.clocks)
+
+    many = int(1.2 * max(clock.step for clock in made.clocks.values())) + 10
+    run = training.train(model, task, many, loss=loss, record_at=range(0, many, every), until=look, **how)
+    assert run.attrs["ended"] == "until", times
+    return times
+
+
+zero = float(TASK.Y_test.square().mean())
+
+
+@pytest.fixture(scope="module")
+def made():
+    return delay.predict_delay(
+        MODEL, TASK, **RUN, loss_thresholds=(0.5, 0.75), accuracy_thresholds=(0.5, 1.0)
     )
-    run = runs.isel(run=0, step=runs.step.values >= made.memorized)
-    measured = delay.crossing(run, TASK) / (lr * w)
-    assert measured == pytest.approx(made.step, rel=0.01)
-    assert made.memorized < 0.5 * made.step
-    assert f"step {made.step:.4g}" in str(made)
-    assert made.flow.tau.values[0] == pytest.approx(lr * w * made.memorized)
+
+
+@pytest.fixture(scope="module")
+def run(made):
+    return measured(made, MODEL, TASK, **RUN)
+
+
+# Predictions
+
+
+def test_both_clocks_are_predicted_at_several_thresholds(made, run):
+    assert list(made.clocks) == ["loss 0.5", "loss 0.75", "accuracy 0.5", "accuracy 1"]
+    for name, clock in made.clocks.items():
+        assert clock.low <= run[name] <= clock.high
+        assert clock.step == pytest.approx(run[name], rel=0.005, abs=3)
+        assert clock.tau == pytest.approx(clock.step * 4.0 * 4e-4)
+    assert made.step == made.clocks["loss 0.5"].step
+    assert made.tau == made.clocks["loss 0.5"].tau
+    assert made.start == made.memorized < 0.5 * made.step
+    assert made.flow.tau.values[0] == pytest.approx(made.pace * made.start)
+
+
+def test_interval_holds_the_spread_of_its_kind_and_what_integration_adds(made):
+    clock = made.clocks["loss 0.5"]
+    slip = abs(float(np.interp(clock.tau, made.flow.tau, made.flow.slip))) / made.pace
+    half = slip + delay.SPREAD["smooth", "memorization"] * clock.step + 1
+    assert slip > 0
+    assert clock.high - clock.step == pytest.approx(half)
+    assert made.error == pytest.approx(0.5 * (clock.high - max(clock.step - half, made.start)))
+
+
+def test_no_training_is_needed(run, monkeypatch):
+    def refuse(*arguments, **options):
+        raise AssertionError("trained")
+
+    monkeypatch.setattr(training, "train", refuse)
+    made = delay.predict_delay(MODEL, TASK, **RUN, start="init", accuracy_thresholds=(1.0,))
+    for name, clock in made.clocks.items():
+        assert clock.step == pytest.approx(run[name], rel=0.02)
+        assert clock.low <= run[name] <= clock.high
+    assert made.start == 0
+    assert 0 < made.memorized < made.step
+
+
+def test_a_checkpoint_continues_its_run(made):
+    again = delay.predict_delay(MODEL, TASK, **RUN, start=(made.theta, made.start), accuracy_thresholds=())
+    assert again.step == pytest.approx(made.step, rel=2e-3)
+    fresh = delay.predict_delay(MODEL, TASK, **RUN, start=made.theta, accuracy_thresholds=())
+    assert fresh.step == pytest.approx(again.step - made.start, abs=1)
+
+
+def test_momentum_makes_time_run_faster(made):
+    fast = delay.predict_delay(MODEL, TASK, lr=0.4, weight_decay=4e-4, momentum=0.9)
+    assert fast.pace == pytest.approx(made.pace)
+    steps = measured(fast, MODEL, TASK, lr=0.4, weight_decay=4e-4, momentum=0.9)
+    for name, clock in fast.clocks.items():
+        assert clock.step == pytest.approx(steps[name], rel=0.01, abs=3)
+    assert fast.sharpness[0] == pytest.approx(0.4 * delay.sharpness(MODEL, MODEL.init(0), TASK) / 1.9)
+
+
+def test_regression_with_one_output_in_float32():
+    g = torch.Generator().manual_seed(0)
+    X, X_test = torch.randn(6, 3, generator=g), torch.randn(20, 3, generator=g)
+    task = tasks.from_tensors(X, X.sum(1), X_test, X_test.sum(1))
+    model = models.two_layer(3, 20, 1, "tanh")
+    made = delay.predict_delay(
+        model, task, lr=0.1, weight_decay=1e-2, init_scale=2.0, loss_thresholds=(0.3, 0.2)
+    )
+    assert list(made.clocks) == ["loss 0.3", "loss 0.2"]
+    assert math.isfinite(made.memorized)
+    assert "right" not in str(made)
+    with pytest.raises(ValueError, match="loss_thresholds is empty"):
+        delay.predict_delay(model, task, lr=0.1, weight_decay=1e-2, loss_thresholds=())
+
+
+def test_cross_entropy_of_a_deeper_network():
+    task, model = tasks.modular(5, train_fraction=0.8, seed=1), models.mlp([5, 20, 20, 5], "gelu")
+    how = {"lr": 0.5, "weight_decay": 2e-3, "loss": "cross_entropy"}
+    made = delay.predict_delay(model, task, **how, loss_thresholds=(0.9,), tau_end=3.0)
+    assert math.isfinite(made.memorized)
+    run = training.train(
+        model, task, 3000, lr=0.5, weight_decay=2e-3, loss="cross_entropy", record_at=[0, 3000]
+    )
+    later = float(np.interp(3000 * made.pace, made.flow.tau, made.flow.train_loss))
+    assert later == pytest.approx(float(run.train_loss[0, -1]), rel=0.02)
+
+
+# What it says
+
+
+def test_prediction_is_said_in_a_sentence(made):
+    said = str(made)
+    assert f"falls to 0.5 of that of the output 0 at step {made.step:,.0f} (nine of ten runs:" in said
+    assert "100% of the held-out samples are right at step" in said
+    assert f"memorized the training samples by step {made.start:,.0f}" in said
+
+
+def test_never_is_said_with_its_horizon():
+    made = delay.predict_delay(
+        MODEL, TASK, **RUN, start="init", loss_thresholds=(1e-9,), accuracy_thresholds=(), tau_end=0.05
+    )
+    assert math.isnan(made.step)
+    assert "Not within 31 steps (slow time 0.05): the held-out loss falls to 1e-09" in str(made)
+
+
+def test_cost_is_told_beforehand():
+    slow, fast = (delay.cost(MODEL, TASK, lr=4.0, weight_decay=w) for w in (1e-5, 1e-2))
+    assert slow.training > 100 * fast.training > 0
+    assert slow.predicting > 0
+    assert f"cheaper where lr·w/(1 - momentum) is below {slow.break_even:.1g}" in str(slow)
+    each = slow.training * 4.0 * 1e-5
+    assert slow.break_even == pytest.approx(each / slow.predicting)
+
+
+# Its parts
 
 
 def test_sharpness_is_the_largest_curvature():
     task = tasks.modular(3, seed=0)
-    network = networks.two_layer(3, 8, 3, "tanh")
-    theta = network.init(1)
-    J = zero_loss.jacobian(network, theta, task.X_train)
+    model = models.two_layer(3, 8, 3, "tanh")
+    theta = model.init(1)
+    J = zero_loss.jacobian(model, theta, task.X_train)
     expected = 2 * float(torch.linalg.eigvalsh(J @ J.T)[-1]) / len(J)
-    assert delay.sharpness(network, theta, task) == pytest.approx(expected, rel=1e-4)
+    assert delay.sharpness(model, theta, task) == pytest.approx(expected, rel=1e-4)
+    mean = lambda t: torch.nn.functional.cross_entropy(model(t, task.X_train), task.Y_train)  # noqa: E731
+    S = torch.func.hessian(
+        lambda F: torch.nn.functional.cross_entropy(F.view_as(task.Y_train), task.Y_train)
+    )(model(theta, task.X_train).flatten())
+    assert mean(theta) > 0
+    expected = float(torch.linalg.eigvalsh(J.T @ S @ J)[-1])
+    assert delay.sharpness(model, theta, task, "cross_entropy") == pytest.approx(expected, rel=1e-4)
 
 
 def test_memorized_point_is_on_the_runs_own_path():
-    step, theta = delay.memorize(NETWORK, TASK, 4.0, 2e-4, seed=3)
-    again = training.train(
-        NETWORK, TASK, step, seed=3, lr=4.0, weight_decay=2e-4, record_at=2, keep_theta=True
-    )
-    np.testing.assert_allclose(again.theta.values[0, -1], theta)
-    zero = float(TASK.Y_train.square().mean())
-    assert float(again.train_loss[0, -1]) <= delay.MEMORIZED * zero
+    step, theta = delay.memorize(MODEL, TASK, **RUN, seed=3)
+    again = training.train(MODEL, TASK, step, seed=3, **RUN, record_at=2)
+    np.testing.assert_allclose(again.theta_end.values[0], theta)
+    assert float(again.train_loss[0, -1]) <= 0.05 * float(TASK.Y_train.square().mean())
     assert float(again.train_accuracy[0, -1]) == 1
+    before = training.train(MODEL, TASK, step - delay.LOOK, seed=3, **RUN, record_at=2)
+    missing = flow.memorized(MODEL, TASK).value(torch.from_numpy(before.theta_end.values[0]))
+    assert missing > 0
+
+
+# Warnings, one by one
+
+
+def warned(made, text: str) -> bool:
+    assert len(made.warnings) == len(set(made.warnings))
+    return any(text in note for note in made.warnings) and text in str(made)
+
+
+def test_nothing_is_warned_of_where_all_is_well(made):
+    assert made.warnings == ()
+    assert made.sharpness[1] < 2
 
 
 def test_run_that_cannot_memorize_is_said_so():
-    made = delay.predict_delay(NETWORK, TASK, 1.0, 0.05, patience=500)
-    assert np.isnan(made.step)
+    made = delay.predict_delay(MODEL, TASK, lr=1.0, weight_decay=0.05, patience=200)
+    assert warned(made, "does not memorize within 200 steps")
+    assert made.clocks == {}
     assert made.flow is None
-    assert any("does not memorize" in note for note in made.warnings)
-    assert "not within" in str(made)
+    assert math.isnan(made.step)
+    assert math.isnan(made.error)
+    assert str(made).startswith("No prediction")
+
+
+def test_run_that_diverges_is_said_so():
+    made = delay.predict_delay(MODEL, TASK, lr=1e4, weight_decay=1e-3, patience=200)
+    assert warned(made, "diverges with lr = 10000")
+    assert warned(made, "stability limit at the start")
+    assert math.isnan(made.step)
+
+
+SMALL, NARROW = tasks.modular(5, seed=0), models.two_layer(5, 20, 5, "gelu")
+
+
+def briefly(model=NARROW, task=SMALL, **how) -> delay.Prediction:
+    """A prediction from the initial weights over a short time."""
+    how = {"lr": 0.1, "weight_decay": 1e-3, "start": "init", "tau_end": 0.2, "tolerance": 1e-3, **how}
+    return delay.predict_delay(model, task, **how)
 
 
 def test_learning_rate_beyond_stability_is_named():
-    task, network = tasks.modular(5, seed=0), networks.two_layer(5, 20, 5, "gelu")
-    limit = 2 / delay.sharpness(network, network.init(0), task)
-    made = delay.predict_delay(network, task, 1.05 * limit, 1e-3, patience=200, tau_end=0.5)
-    assert any("stability limit at the start" in note for note in made.warnings)
+    limit = 2 / delay.sharpness(NARROW, NARROW.init(0), SMALL)
+    assert warned(briefly(lr=1.05 * limit), "stability limit at the start")
+    assert not warned(briefly(lr=0.95 * limit), "stability limit at the start")
+
+
+def test_edge_of_stability_on_the_way_is_named():
+    path = briefly().flow
+    highest = float(path.sharpness.max())
+    assert highest > 1.2 * float(path.sharpness[0])
+    assert warned(briefly(lr=2.1 / highest), "edge of stability")
+    assert not warned(briefly(lr=1.9 / highest), "edge of stability")
+
+
+def test_nothing_to_predict_is_said():
+    assert warned(briefly(loss_thresholds=(5.0,)), "nothing to predict for loss 5")
+    assert not warned(briefly(), "nothing to predict")
+
+
+def test_level_loss_is_named():
+    """Where the loss has almost come to rest at the threshold, a little below which it ends."""
+    path = briefly(tau_end=6.0).flow
+    rest = float(path.test_loss[-1]) / float(SMALL.Y_test.square().mean())
+    assert warned(briefly(tau_end=6.0, loss_thresholds=(1.0001 * rest,)), "almost level")
+    falling = briefly(tau_end=6.0, loss_thresholds=(0.5 * (1 + rest),))
+    assert not warned(falling, "almost level")
+
+
+def test_large_decay_is_named():
+    assert warned(briefly(weight_decay=0.1, tau_end=2.0), "weight decay is large")
+    assert not warned(briefly(weight_decay=1e-3, tau_end=2.0), "weight decay is large")
+
+
+def test_near_singular_jacobian_is_named():
+    theta = NARROW.init(0)
+    parts = NARROW.matrices(theta)
+    dead = NARROW.flat(E=parts["E"] * (torch.arange(20) < 3), W=parts["W"])
+    assert warned(briefly(start=dead), "near singular")
+    assert not warned(briefly(start=theta), "near singular")
+
+
+def test_kinks_that_are_not_held_are_named():
+    assert warned(briefly(models.mlp([5, 8, 8, 5], "relu"), tau_end=0.05), "has kinks")
+    assert not warned(briefly(models.mlp([5, 8, 8, 5], "gelu"), tau_end=0.05), "has kinks")
+    assert not warned(briefly(models.two_layer(5, 20, 5, "relu"), tau_end=0.05), "has kinks")
+
+
+def test_flow_that_stops_early_is_said_so(monkeypatch):
+    follow = flow.follow
+
+    def stop(*arguments, **options):
+        raise StoppedError("K is singular", follow(*arguments, **options))
+
+    monkeypatch.setattr(flow, "follow", stop)
+    assert warned(briefly(), "the flow stopped early: K is singular")
 
 
 @pytest.mark.parametrize(
-    "change", [{"lr": 0.0}, {"weight_decay": 0.0}, {"momentum": 1.0}, {"threshold": -1.0}]
+    "change",
+    [
+        {"lr": 0.0},
+        {"weight_decay": 0.0},
+        {"momentum": 1.0},
+        {"loss_thresholds": (-1.0,)},
+        {"accuracy_thresholds": (1.5,)},
+        {"tau_end": 0.0},
+        {"patience": 1},
+        {"start": "somewhere"},
+        {"start": torch.ones(3)},
+        {"start": (MODEL.init(0), -1)},
+        {"loss": "hinge"},
+        {"tolerance": 1.0},
+    ],
 )
 def test_bad_arguments_are_named(change):
-    with pytest.raises(ValueError, match=next(iter(change))):
-        delay.predict_delay(NETWORK, TASK, **{"lr": 1.0, "weight_decay": 1e-3, **change})
+    name = next(iter(change)).removesuffix("_thresholds").replace("accuracy", "threshold").replace("loss", "")
+    with pytest.raises(ValueError, match=name):
+        delay.predict_delay(MODEL, TASK, **{**RUN, "start": "init", **change})

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 
 from grokutils import isolated, tasks
 from grokutils.activations import NAMED, activation
-from grokutils.isolated.closed_form import Inputs, Motion, gram
+from grokutils.isolated.closed_form import SCRATCH, Inputs, Motion
 
 float64 = torch.float64
 RTOL = 1e-9
@@ -205,11 +205,19 @@ def test_single_precision_stays_single_and_is_near(case):
         assert (single - exact).norm() <= 0.2 * exact.norm()  # conditions up to 1e5, squared in the gradient
 
 
-def test_the_gram_matrix_is_exactly_symmetric():
-    H = torch.randn(3, 40, 70, generator=torch.Generator().manual_seed(0), dtype=float64)
-    K = gram(H)
-    assert torch.equal(K, K.mT)
-    close(K, H @ H.mT, 1e-14)
+@pytest.mark.filterwarnings(
+    "ignore:`torch.jit.script` is deprecated"
+)  # forward mode's first use, inside torch
+@given(cases(lams=(0.1, 5.0), batches=((), (3,)), wide=True))
+def test_forward_mode_and_vmap_agree_with_reverse_mode(case):
+    E, *rest = case
+    D = torch.randn(E.shape, generator=torch.Generator().manual_seed(1), dtype=float64)
+    _, slope = torch.func.jvp(lambda E: isolated.cost(E, *rest), (E,), (D,))
+    close(slope, -2 * (isolated.velocity(E, *rest) * D).sum((-2, -1)), 1e-7)
+    many = torch.stack([E, E + 0.01 * D])
+    close(torch.func.vmap(lambda E: isolated.cost(E, *rest))(many), isolated.cost(many, *rest))
+    gradients = torch.func.vmap(torch.func.grad(lambda E: isolated.cost(E, *rest).sum()))(many)
+    close(gradients, -2 * isolated.velocity(many, *rest), 1e-7)
 
 
 @pytest.mark.parametrize("batch", [(), (3,), (2, 2)])
@@ -221,7 +229,8 @@ def test_gathered_inputs_are_the_product(batch, operation):
     E = torch.randn(*batch, X.shape[1], 30, generator=generator, dtype=float64)
     P = torch.randn(*batch, len(X), 30, generator=generator, dtype=float64)
     assert gathered.ends is not None
-    close(gathered @ E, X @ E, 1e-14)
+    into, other = torch.empty(2, *P.shape, dtype=float64)
+    close(gathered.times(E, into, other), X @ E, 1e-14)
     close(gathered.back(P), X.T @ P, 1e-14)
     doubled = isolated.velocity(E / 2, 2 * X, task.Y_train)  # rows that are not sums of one-hots
     close(2 * (doubled + E / 2), 4 * (isolated.velocity(E, X, task.Y_train) + E), 1e-9)
@@ -241,7 +250,7 @@ def test_duplicate_inputs_are_singular(function, seed, n, dtype):
     E, X, Y = E.to(dtype), torch.cat([X, X[:1]]).to(dtype), torch.cat([Y, Y[:1]]).to(dtype)
     with pytest.raises(isolated.SingularGramError, match="More hidden units"):
         function(E, X, Y)
-    assert torch.isfinite(function(E, X, Y, weight_decay=0.1)).all()
+    assert torch.isfinite(function(E, X, Y, lam=0.1)).all()
 
 
 def test_one_singular_member_of_a_batch_is_enough():
@@ -251,14 +260,25 @@ def test_one_singular_member_of_a_batch_is_enough():
         isolated.velocity(E, X, Y)
 
 
+def test_scratch_is_reused_and_never_given_away():
+    E, X, Y = problem(0, 5, 4, 3, 20)
+    first = isolated.velocity(E, X, Y)
+    held = {name: array.data_ptr() for name, array in SCRATCH.arrays.items()}
+    copy = first.clone()
+    isolated.velocity(E + 1, X, Y)
+    assert {name: array.data_ptr() for name, array in SCRATCH.arrays.items()} == held
+    assert torch.equal(first, copy)
+    assert first.data_ptr() not in held.values()
+
+
 E, X, Y = problem(0, 4, 3, 2, 12)
 BAD = [
     ({"E": E[:, :4]}, r"width = 4: must be greater than the number of training samples, 4"),
     ({"activation": "sigmoid"}, r"activation = 'sigmoid': must be one of 'relu'"),
     ({"activation": lambda Z: Z.softmax(-1)}, r"activation = .*elementwise"),
-    ({"weight_decay": -0.1}, r"weight_decay = -0.1: .*\[0, inf\)"),
-    ({"weight_decay": float("nan")}, r"weight_decay = nan: .*\[0, inf\)"),
-    ({"weight_decay": "0.1"}, r"weight_decay = '0.1'"),
+    ({"lam": -0.1}, r"lam = -0.1: .*\[0, inf\)"),
+    ({"lam": float("nan")}, r"lam = nan: .*\[0, inf\)"),
+    ({"lam": "0.1"}, r"lam = '0.1'"),
     ({"E": E.clone().index_fill_(0, torch.tensor(0), torch.nan)}, "E holds NaN or infinite values"),
     ({"X": X.clone().index_fill_(0, torch.tensor(0), torch.inf)}, "X holds NaN or infinite values"),
     ({"Y": Y / 0}, "Y holds NaN or infinite values"),

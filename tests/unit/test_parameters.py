@@ -3,6 +3,7 @@
 import math
 
 import nbformat
+import numpy as np
 import papermill
 import pytest
 from hypothesis import given
@@ -40,9 +41,9 @@ def test_a_cell_is_read():
 
 
 GOOD = {
-    "p": [3, 199, 38 - 1],
-    "fraction": [0.5, 1e-9, 0.999],
-    "lams": [[1], [1e-3, 1.0]],
+    "p": [3, 199, 38 - 1, np.int64(37)],
+    "fraction": [0.5, 1e-9, 0.999, np.float64(0.5)],
+    "lams": [[1], [1e-3, 1.0], np.array([0.5, 1.0])],
     "seeds": [[0], [5, 10**9]],
     "activation": ["tanh"],
     "title": ["", "x"],
@@ -51,22 +52,23 @@ GOOD = {
     "steps": [-3, 0],
 }
 BAD = {
-    "p": [2, 201, 38, 37.0, "37", True, None, [37], math.nan],
-    "fraction": [0, 1, -0.5, math.nan, math.inf, "0.5", True, None],
+    "p": [2, 201, 38, 37.0, "37.0", "0x25", "3_7", "037", True, None, [37], math.nan],
+    "fraction": [0, 1, -0.5, math.nan, math.inf, "half", "1/2", "0,5", "inf", True, None],
     "lams": [[], 0.1, [0.0], [2], [0.1, "a"], [True], None, [math.nan], "0.1"],
     "seeds": [[-1], [0.5], [math.inf], 3],
     "activation": ["ReLU", "", "relu | tanh", 1, None],
     "title": [3, None, ["x"]],
     "names": [["plus"], [], "add"],
     "movie": [0, 1, "yes", None],
-    "steps": [1.5, "1", False],
+    "steps": [1.5, "one", False],
 }
 
 
 @pytest.mark.parametrize(("name", "value"), [(n, v) for n, values in GOOD.items() for v in values])
 def test_values_in_range_pass(name, value):
     checked = declared(CELL)[name].checked(value)
-    assert checked == value
+    assert np.array_equal(checked, value)
+    assert type(checked) in (int, float, str, bool, list)
     assert name != "fraction" or type(checked) is float
 
 
@@ -79,6 +81,54 @@ def test_values_out_of_range_are_named(name, value):
     assert text.startswith(f"{name} = {value!r}: must be {parameter.type}")
     assert parameter.allowed.removeprefix("each ") in text
     assert text.endswith(parameter.meaning)
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "number"),
+    [("p", "37", 37), ("p", " 5 ", 5), ("p", "+7", 7), ("fraction", "1e-1", 0.1), ("fraction", ".5", 0.5),
+     ("fraction", "5E-2", 0.05), ("lams", ["1e-3", 1], [1e-3, 1]), ("seeds", ["0", "12"], [0, 12])],
+)  # fmt: skip
+def test_numbers_that_arrive_as_text_are_read(name, text, number):
+    assert declared(CELL)[name].checked(text) == number
+
+
+@pytest.mark.parametrize(
+    ("text", "advice"), [("0,5", "write 0.5"), ("50 %", "write 0.5"), ("1/2", "without quotes")]
+)
+def test_text_that_is_no_number_is_refused_with_what_to_write(text, advice):
+    with pytest.raises(ValueError, match=advice):
+        declared(CELL)["fraction"].checked(text)
+
+
+PLAIN = """\
+n = 3  # How many.
+lr = 1e-3
+name: str = "a # b"; flags = [1, "x"]
+upstream = None
+product = {"nb": "out.ipynb"}
+options = {"a": 1}
+maybe = None
+pair = (1, 2)
+path = open("/nowhere")
+"""
+
+
+def test_a_plain_cell_takes_types_from_its_defaults():
+    found = parameters.plain(PLAIN)
+    assert {name: p.type for name, p in found.items()} == {
+        "n": "int", "lr": "float", "name": "str", "flags": "list", "options": "dict", "maybe": "any", "pair": "list"
+    }  # fmt: skip
+    assert found["n"].meaning == "How many."
+    good = {"n": -5, "lr": 1, "flags": [], "options": {}, "maybe": "x", "pair": (3, 4)}
+    assert all(found[name].checked(value) is not None for name, value in good.items())
+    for name, value in {"n": 1.5, "lr": "fast", "name": 3, "flags": 3, "options": [], "pair": "x"}.items():
+        with pytest.raises(ValueError, match=f"{name} = .*as its default"):
+            found[name].checked(value)
+
+
+@pytest.mark.parametrize("name", ["PAPERMILL_INPUT_PATH", "PAPERMILL_OUTPUT_PATH", "upstream", "product"])
+def test_what_other_tools_inject_is_let_through(shell, name):
+    assert run(shell, CELL + f"{name} = None\n", f"# Parameters\n{name} = 'x'\n", CHECK) is None
 
 
 def test_a_whole_number_serves_as_a_float():
@@ -246,7 +296,7 @@ def test_check_in_a_notebook():
     [
         ({"p": 5, "lams": [0.5], "activation": "tanh", "movie": True}, None),
         ({"q": 5}, "q is no parameter of this chapter"),
-        ({"p": "5"}, r"p = '5': must be int in \[3, 199\] odd"),
+        ({"p": "five"}, r"p = 'five': must be int in \[3, 199\] odd"),
         ({"p": 4}, r"p = 4: must be int in \[3, 199\] odd"),
     ],
 )

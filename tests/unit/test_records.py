@@ -31,6 +31,16 @@ def test_what_is_saved_comes_back(sample, tmp_path):
     assert float(records.load(path).loss[0, 0]) == 1
 
 
+@pytest.mark.parametrize(("umask", "mode"), [(0o022, 0o644), (0o002, 0o664), (0o077, 0o600)])
+def test_files_have_the_users_own_permissions(sample, tmp_path, umask, mode):
+    before = os.umask(umask)
+    try:
+        records.save(sample, tmp_path / "runs.nc")
+    finally:
+        os.umask(before)
+    assert (tmp_path / "runs.nc").stat().st_mode & 0o777 == mode
+
+
 @pytest.mark.parametrize("error", [OSError(28, "No space left on device"), KeyboardInterrupt()])
 def test_a_write_that_fails_leaves_the_old_file(sample, tmp_path, monkeypatch, error):
     path = tmp_path / "runs.nc"
@@ -167,3 +177,83 @@ def test_first_crossing_of_one_run_with_its_own_times():
     values = values.assign_coords(tau=(("run", "step"), [[0.0, 1.0], [0.0, 10.0]]))
     assert records.first_crossing(values, 0.5).values.tolist() == [0.5, 5]
     assert float(records.first_crossing(values[1], 0.5)) == 5
+
+
+# --- one schema, one definition of grokking ---------------------------------------------------------------------
+
+
+def run(**changed):
+    """A run that memorizes at step 10 and generalizes at step 150."""
+    columns = {
+        "train_accuracy": [0.0, 0.99, 1.0, 1.0],
+        "test_accuracy": [0.0, 0.0, 0.49, 1.49 / 1.5],
+        "train_loss": [2.0, 0.1, 0.01, 0.001],
+        "test_loss": [2.0, 2.0, 1.5, 0.5],
+    }
+    columns = {name: (("run", "step"), [values]) for name, values in {**columns, **changed}.items()}
+    coords = {
+        "step": [0, 10, 100, 200],
+        "tau": (("run", "step"), [[0.0, 0.1, 1.0, 2.0]]),
+        "train_baseline": ("run", [2.0]),
+        "test_baseline": ("run", [2.0]),
+    }
+    return xr.Dataset(columns, coords=coords, attrs={"ended": "steps"})
+
+
+def test_records_of_the_schema_pass():
+    assert records.check(run()) is not None
+    one = run().isel(run=0, drop=True)
+    assert records.check(one) is one
+
+
+@pytest.mark.parametrize(
+    ("runs", "message"),
+    [
+        (run(norm=[0.0] * 4), "record 'norm' is not in records.SCHEMA"),
+        (run(test_accuracy=[0.0, 0.0, 0.0, 1.1]), r"record 'test_accuracy' leaves \[0, 1\]"),
+        (run(train_loss=[-1.0, 0, 0, 0]), r"record 'train_loss' leaves \[0, inf\]"),
+        (run().rename(run="seed"), "has dimensions .*: must be"),
+        (run().drop_vars("tau"), "no coordinate 'tau'"),
+        (run().isel(step=[1, 0, 2, 3]), "record 'tau' falls"),
+        (run().drop_attrs(), "do not say in their attribute 'ended'"),
+    ],
+)
+def test_records_outside_the_schema_are_refused(runs, message):
+    with pytest.raises(ValueError, match=message):
+        records.check(runs)
+
+
+def test_when_a_run_memorizes_generalizes_and_groks():
+    runs = run()
+    assert records.memorization(runs).item() == pytest.approx(10)
+    assert records.memorization(runs, "loss").item() == pytest.approx(10)
+    assert records.generalization(runs).item() == pytest.approx(200, abs=1)
+    assert records.generalization(runs, threshold=0.49).item() == pytest.approx(100)
+    assert records.generalization(runs, "loss").item() == pytest.approx(150)
+    assert records.generalization(runs, "loss", coordinate="tau").item() == pytest.approx(1.5)
+    assert records.generalization(runs, "loss", 0.75).item() == pytest.approx(100)
+    assert records.groks(runs, "loss").item() is True
+    assert records.groks(runs, "loss", 0.76).item() is False  # below 10 times as long
+    assert records.groks(runs, "loss", 0.1).item() is False  # never
+    assert records.groks(runs).item() is True
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"clock": "time"}, "clock = 'time': must be one of 'loss', 'accuracy'"),
+        ({"threshold": 0}, "threshold = 0: must be"),
+        ({"threshold": "0.5"}, "without quotes, threshold = 0.5"),
+        ({"coordinate": "epoch"}, "coordinate = 'epoch': must be one of 'step', 'tau'"),
+    ],
+)
+def test_clocks_that_there_are_not(arguments, message):
+    with pytest.raises(ValueError, match=message):
+        records.generalization(run(), **arguments)
+
+
+def test_a_clock_says_what_it_misses():
+    with pytest.raises(ValueError, match="clock = 'accuracy': these records have no 'test_accuracy'"):
+        records.generalization(run().drop_vars("test_accuracy"))
+    with pytest.raises(ValueError, match="clock = 'loss': these records have no 'train_baseline'"):
+        records.memorization(run().drop_vars("train_baseline"), "loss")

@@ -46,36 +46,34 @@ def test_a_seeds_numbers_depend_on_nothing_else(threads, method, activation):
     assert not np.array_equal(among.cost[0], among.cost[1])
 
 
-@pytest.mark.parametrize("weight_decay", [0.0, 0.3])
-def test_euler_is_the_loop_written_out(weight_decay):
+@pytest.mark.parametrize("lam", [0.0, 0.3])
+def test_euler_is_the_loop_written_out(lam):
     task = TASK
-    runs = simulate(weight_decay=weight_decay, init_std=0.7, snapshots=(0, 0.5, 1))
+    runs = simulate(lam=lam, init_std=0.7, snapshots=(0, 0.5, 1))
     for run, seed in enumerate(SMALL["seeds"]):
         E = start(seed, std=0.7)
         states = [E]
         for _ in range(100):
-            E = E + 0.01 * isolated.velocity(E, task.X_train, task.Y_train, "relu", weight_decay)
+            E = E + 0.01 * isolated.velocity(E, task.X_train, task.Y_train, "relu", lam)
             states.append(E)
         one = runs.isel(run=run)
         assert one.evaluations.values.tolist() == records.log_spaced(100, 12).tolist()
         np.testing.assert_allclose(one.tau, one.evaluations * 0.01, rtol=1e-12)
         for i, done in enumerate(one.evaluations.values.astype(int)):
             E = states[done]
-            W = isolated.readout(E, task.X_train, task.Y_train, "relu", weight_decay)
+            W = isolated.readout(E, task.X_train, task.Y_train, "relu", lam)
             H = (task.X_train @ E).relu()
             tested = (task.X_test @ E).relu() @ W
-            K = H @ H.T + weight_decay * torch.eye(9, dtype=torch.float64)
+            K = H @ H.T + lam * torch.eye(9, dtype=torch.float64)
             right = (tested.argmax(1) == task.pairs_test.sum(1) % 5).double().mean()
             at = one.isel(step=i)
-            assert at.norm_E == pytest.approx(float(E.square().sum()), rel=1e-9)
-            assert at.norm_W == pytest.approx(float(W.square().sum()), rel=1e-9)
-            cost = isolated.cost(E, task.X_train, task.Y_train, "relu", weight_decay)
+            assert at.norm2_E == pytest.approx(float(E.square().sum()), rel=1e-9)
+            assert at.norm2_W == pytest.approx(float(W.square().sum()), rel=1e-9)
+            cost = isolated.cost(E, task.X_train, task.Y_train, "relu", lam)
             assert at.cost == pytest.approx(float(cost), rel=1e-9)
             assert at.test_accuracy == float(right)
-            assert at.test_loss == pytest.approx(
-                float((tested - task.Y_test).square().sum(1).mean()), rel=1e-8
-            )
-            misfit = float((H @ W - task.Y_train).norm() / task.Y_train.norm())
+            assert at.test_loss == pytest.approx(float((tested - task.Y_test).square().mean()), rel=1e-8)
+            misfit = float((H @ W - task.Y_train).norm())
             assert at.residual == pytest.approx(misfit, rel=1e-6, abs=1e-10)
             exact = float(torch.linalg.cond(K, 1))
             assert exact / 3 <= at.condition <= exact * (1 + 1e-6)  # LAPACK's estimate is a lower bound
@@ -102,35 +100,35 @@ def test_predictions_are_a_table_in_the_same_order_for_every_split(operation):
 
 
 @pytest.mark.parametrize("activation", ["relu", "softplus", "quadratic"])
-@pytest.mark.parametrize("weight_decay", [0.0, 0.3])
-def test_the_cost_never_rises_and_the_fit_stays_exact(activation, weight_decay):
+@pytest.mark.parametrize("lam", [0.0, 0.3])
+def test_the_cost_never_rises_and_the_fit_stays_exact(activation, lam):
     tolerance = (
         1e-3 if activation == "relu" else 1e-6
     )  # at a kink that holds the flow, steps are of that size
     flow = {"method": "adaptive", "tau_end": 2.0, "points": 40}
-    runs = simulate(activation=activation, weight_decay=weight_decay, tolerance=tolerance, **flow)
+    runs = simulate(activation=activation, lam=lam, tolerance=tolerance, **flow)
     change = runs.cost.diff("step") / runs.cost.isel(step=0)
     assert (change < tolerance / 10).all()
     assert (runs.cost.isel(step=-1) < 0.9 * runs.cost.isel(step=0)).all()
-    if not weight_decay:
+    if not lam:
         assert (runs.residual < 1e-9).all()
         assert (runs.train_accuracy == 1).all()
-        np.testing.assert_allclose(runs.cost, runs.norm_E + runs.norm_W, rtol=1e-9)
+        np.testing.assert_allclose(runs.cost, runs.norm2_E + runs.norm2_W, rtol=1e-9)
 
 
 def test_the_norm_settles_where_both_layers_weigh_the_same():
     """½ d‖E‖²/dτ = ‖W‖² − ‖E‖² for ReLU: at the end of the flow the layers are balanced."""
     runs = simulate(method="adaptive", tau_end=20.0, step=0.1, seeds=(0,))
     final = runs.isel(step=-1)
-    np.testing.assert_allclose(final.norm_W / final.norm_E, 1, atol=0.05)
+    np.testing.assert_allclose(final.norm2_W / final.norm2_E, 1, atol=0.05)
 
 
 def test_euler_converges_to_the_adaptive_flow_at_first_order():
     smooth = {"activation": "softplus", "seeds": (0,), "tau_end": 1.0, "points": 5}
     exact = simulate(method="adaptive", tolerance=1e-9, **smooth)
-    final = float(exact.norm_E[0, -1])
+    final = float(exact.norm2_E[0, -1])
     errors = [
-        float(simulate(**{**smooth, "step": step}).norm_E[0, -1]) - final for step in (1e-3, 5e-4, 2.5e-4)
+        float(simulate(**{**smooth, "step": step}).norm2_E[0, -1]) - final for step in (1e-3, 5e-4, 2.5e-4)
     ]
     assert abs(errors[-1]) < 1e-2 * final
     assert errors[0] / errors[1] == pytest.approx(2, abs=0.15)
@@ -162,9 +160,30 @@ def test_single_precision_is_near(method):
 def test_a_task_without_a_table():
     generator = torch.Generator().manual_seed(0)
     X, Y = torch.randn(8, 3, generator=generator), torch.randn(8, 2, generator=generator)
-    runs = simulate(tasks.regression(X[:5], Y[:5], X[5:], Y[5:]))
+    runs = simulate(tasks.from_tensors(X[:5], Y[:5], X[5:], Y[5:]))
     assert "prediction" not in runs
+    assert "test_accuracy" not in runs
+    records.check(runs)
     assert (runs.residual < 1e-8).all()
+
+
+@pytest.mark.parametrize("method", simulation.METHODS)
+def test_a_start_may_be_given(method, tmp_path):
+    drawn = simulate(method=method, snapshots=(0, 1))
+    given = simulate(start=torch.from_numpy(drawn.E.values[:, 0]), method=method, snapshots=(0, 1))
+    tolerance = {"euler": 1e-12, "adaptive": 1e-2}[method]  # the absolute one comes from the start's own size
+    np.testing.assert_allclose(given.cost, drawn.cost, rtol=tolerance)
+    one = simulate(seeds=(7,), start=start(2), method=method, path=tmp_path / "run.nc")
+    np.testing.assert_allclose(one.cost[0], drawn.cost[2], rtol=tolerance)
+    with pytest.raises(ValueError, match=r"holds (seed 7 of other data or start|records of other settings)"):
+        simulate(seeds=(7,), start=start(1), method=method, path=tmp_path / "run.nc")
+
+
+def test_records_follow_the_schema():
+    runs = records.check(simulate(snapshots=(0, 1)))
+    assert runs.attrs["ended"] == "tau_end"
+    np.testing.assert_allclose(runs.test_baseline, TASK.Y_test.square().mean())
+    np.testing.assert_allclose(runs.norm2, runs.norm2_E + runs.norm2_W)
 
 
 def test_grids_and_attributes():
@@ -212,12 +231,12 @@ def test_runs_are_saved_and_only_missing_seeds_are_computed(tmp_path, computed):
         ({"activation": "tanh"}, "'activation': 'relu'"),
         ({"step": 0.02}, "'step': 0.01"),
         ({"method": "adaptive"}, "'method': 'euler'"),
-        ({"weight_decay": 0.1}, "'weight_decay': 0.0"),
+        ({"lam": 0.1}, "'lam': 0.0"),
         ({"init_std": 1.0}, "'init_std'"),
         ({"snapshots": (1.0,)}, "'snapshots'"),
         ({"task": tasks.modular(5, "multiply", 0.6)}, "'task': 'add mod 5'"),
-        ({"task": tasks.modular(5, train_fraction=0.6, seed=1)}, "seed 0 of other data"),
-        ({"task": tasks.modular(5, train_fraction=0.5)}, "seed 0 of other data"),
+        ({"task": tasks.modular(5, train_fraction=0.6, seed=1)}, "seed 0 of other data or start"),
+        ({"task": tasks.modular(5, train_fraction=0.5)}, "seed 0 of other data or start"),
     ],
 )
 def test_records_of_other_settings_are_refused(tmp_path, computed, changed, message):
@@ -340,7 +359,10 @@ def test_the_shorter_run_does_not_cut_the_times(threads):
     """An unfinished first run beside a finished second one: every time is still there."""
     threads(2)
     whole = simulate(seeds=(0, 1))
-    settings = simulation._settings([TASK], 24, "relu", None, "euler", 0.01, 1.0, 0.0, 1e-3, 12, ())
+    settings = simulation._plan(
+        [TASK], None, width=24, activation="relu", init_std=None, method="euler", step=0.01, tau_end=1.0, lam=0.0,
+        tolerance=1e-3, points=12, snapshots=(),
+    )  # fmt: skip
     short, full = whole.isel(run=0, step=slice(4)), whole.isel(run=1)
     drop = ["seed", "run"]
     joined = recording.joined(
@@ -352,7 +374,7 @@ def test_the_shorter_run_does_not_cut_the_times(threads):
 
 @pytest.mark.parametrize("method", simulation.METHODS)
 def test_duplicate_inputs_stop_with_a_reason(method):
-    twice = tasks.regression(
+    twice = tasks.from_tensors(
         torch.cat([TASK.X_train, TASK.X_train[:1]]),
         torch.cat([TASK.Y_train, TASK.Y_train[:1]]),
         TASK.X_test,
@@ -361,7 +383,7 @@ def test_duplicate_inputs_stop_with_a_reason(method):
     with pytest.raises(isolated.SingularGramError, match="numerically singular") as stopped:
         simulate(twice, method=method)
     assert isinstance(stopped.value.records, xr.Dataset)
-    assert np.isfinite(simulate(twice, method=method, weight_decay=0.1).cost).all()
+    assert np.isfinite(simulate(twice, method=method, lam=0.1).cost).all()
 
 
 def test_too_large_a_step_stops_with_a_reason():
@@ -372,7 +394,7 @@ def test_too_large_a_step_stops_with_a_reason():
     kept = stopped.value.records
     assert kept.attrs["step"] == 1.0
     assert 1 <= kept.sizes["step"] < 12
-    assert np.isfinite(kept.norm_E.isel(run=0)).any()
+    assert np.isfinite(kept.norm2_E.isel(run=0)).any()
 
 
 BAD = [
@@ -400,12 +422,19 @@ BAD = [
     ({"step": 1.5}, r"step = 1.5: must be a finite number in \(0, 1\]"),
     ({"tau_end": 0.005}, r"tau_end = 0.005: must be a finite number in \[0.01, inf\)"),
     ({"tau_end": math.inf}, "tau_end = inf: must be a finite number"),
-    ({"weight_decay": -1}, r"weight_decay = -1: must be a finite number in \[0, inf\)"),
+    ({"lam": -1}, r"lam = -1: must be a finite number in \[0, inf\)"),
     ({"tolerance": 0}, "tolerance = 0: must be"),
     ({"tolerance": 1}, "tolerance = 1: must be"),
     ({"points": 1}, "points = 1: must be an integer of at least 2"),
     ({"points": 2.5}, "points = 2.5: must be an integer"),
     ({"snapshots": (2.0,)}, r"snapshots = 2.0: must be a finite number in \[0, 1\]"),
+    (
+        {"start": torch.ones(3, 24, dtype=torch.float64)},
+        r"start has shape \(3, 24\): must be \(5, 24\) or \(3, 5, 24\)",
+    ),
+    ({"start": torch.ones(5, 24)}, "dtypes must agree: X_train has torch.float64, start has torch.float32"),
+    ({"start": start(0), "init_std": 1.0}, "without init_std"),
+    ({"lam": "0.1"}, "lam = '0.1': .*without quotes, lam = 0.1"),
     ({"snapshots": 0.5}, "snapshots = 0.5: must be a sequence"),
 ]
 

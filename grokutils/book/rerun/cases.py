@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import csv
+import difflib
 import hashlib
 import io
 import itertools
@@ -11,6 +12,7 @@ import json
 import math
 import random
 import re
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -32,6 +34,7 @@ class Case:
 
     id: str
     values: dict
+    code: str  # the chapter's, when the case was planned
 
 
 @dataclass(frozen=True)
@@ -59,11 +62,8 @@ def planned(
     table: Path | None = None,
     draws: int | None = None,
     draw_seed: int = 0,
-    extra: str = "",
 ) -> list[Case]:
     """All cases, each checked: products of what is ``given`` with the rows of a ``table``, or random ``draws``.
-
-    ``extra`` is what else the outputs depend on (the measures asked for).
 
     Raises
     ------
@@ -74,6 +74,8 @@ def planned(
     rows = [{}] if table is None else _table(chapter, table)
     for name in sorted(set(axes) & {name for row in rows for name in row}):
         raise Refused(f"{name}: given both by -p and by a column of {table}")
+    if len(rows) * (draws or 1) > MOST:
+        raise Refused(f"the sweep has {len(rows) * draws} cases: more than {MOST}")
     if draws is None:
         for name, axis in axes.items():
             if isinstance(axis, Interval):
@@ -85,16 +87,13 @@ def planned(
     else:
         chosen = _drawn(chapter, axes, draws, draw_seed)
     found = {}
+    code, defaults = chapter.code(), {name: p.checked(p.default) for name, p in chapter.parameters.items()}
     for some, row in itertools.product(list(chosen), rows):
-        case = _checked(chapter, {**row, **some}, extra)
-        found[case.id] = case  # the same case twice counts once
+        values = defaults | row | some
+        identity = json.dumps([chapter.name, code, values], sort_keys=True)
+        name = hashlib.sha256(identity.encode()).hexdigest()[:16]
+        found[name] = Case(name, values, code)  # the same case twice counts once
     return list(found.values())
-
-
-def _checked(chapter: Chapter, some: dict, extra: str) -> Case:
-    values = {name: _fitting(p, some.get(name, p.default)) for name, p in chapter.parameters.items()}
-    identity = json.dumps([chapter.name, chapter.code(), values, extra], sort_keys=True)
-    return Case(hashlib.sha256(identity.encode()).hexdigest()[:16], values)
 
 
 def _axes(chapter: Chapter, given: list[str]) -> dict[str, list | Interval]:
@@ -111,11 +110,13 @@ def _axes(chapter: Chapter, given: list[str]) -> dict[str, list | Interval]:
     return axes
 
 
-def _known(chapter: Chapter, name) -> None:
-    try:
-        parameters.unknown(str(name), chapter.parameters)
-    except ValueError as error:
-        raise Refused(str(error)) from error
+def _known(chapter: Chapter, name: str, where: str = "") -> None:
+    if name in chapter.parameters:
+        return
+    near = difflib.get_close_matches(name, chapter.parameters, n=1, cutoff=0)
+    raise Refused(
+        f"{where}{name} is no parameter of this chapter (did you mean {near[0]}?): {', '.join(chapter.parameters)}"
+    )
 
 
 def _axis(parameter: parameters.Parameter, text: str) -> list | Interval:
@@ -133,11 +134,15 @@ def _axis(parameter: parameters.Parameter, text: str) -> list | Interval:
     return [_fitting(parameter, _value(parameter, piece)) for piece in _pieces(name, text)]
 
 
-def _fitting(parameter: parameters.Parameter, value):
+def _fitting(parameter: parameters.Parameter, value, where: str = ""):
     try:
-        return parameter.checked(value)
+        value = parameter.checked(value)
+        json.dumps(value)  # the name of the case, and its record
     except ValueError as error:
-        raise Refused(str(error)) from error
+        raise Refused(f"{where}{error}") from error
+    except TypeError as error:
+        raise Refused(f"{where}{parameter.name} = {value!r}: must be made of numbers, text, lists") from error
+    return value
 
 
 def _interval(parameter: parameters.Parameter, low: str, high: str, log: str | None) -> Interval:
@@ -180,9 +185,10 @@ def _value(parameter: parameters.Parameter, text: str):
         quoted = len(text) > 1 and text[0] == text[-1] and text[0] in "\"'"
         return text[1:-1] if quoted else text
     try:
-        return ast.literal_eval(text)
-    except (ValueError, SyntaxError, MemoryError, RecursionError):
+        value = ast.literal_eval(text)
+    except (ValueError, TypeError, SyntaxError, MemoryError, RecursionError):
         return text
+    return value if parameter.type not in ("int", "float") or isinstance(value, int | float) else text
 
 
 def _drawn(chapter: Chapter, axes: dict, draws: int, seed: int) -> list[dict]:
@@ -199,9 +205,7 @@ def _drawn(chapter: Chapter, axes: dict, draws: int, seed: int) -> list[dict]:
             whole = chapter.parameters[name].type == "int"
             some[name] = axis.draw(generator, whole) if isinstance(axis, Interval) else generator.choice(axis)
         try:
-            for name, axis in axes.items():
-                if isinstance(axis, Interval):
-                    chapter.parameters[name].checked(some[name])
+            some = {name: chapter.parameters[name].checked(value) for name, value in some.items()}
         except ValueError:
             continue
         found.setdefault(json.dumps(some, sort_keys=True), some)
@@ -212,64 +216,85 @@ def _drawn(chapter: Chapter, axes: dict, draws: int, seed: int) -> list[dict]:
 
 def _table(chapter: Chapter, path: Path) -> list[dict]:
     """Rows of a table of cases: a YAML list of mappings, or CSV with names in its first line."""
-    reader = {".yaml": _yaml, ".yml": _yaml, ".csv": _csv}.get(path.suffix)
+    reader = {".yaml": _yaml, ".yml": _yaml, ".csv": _csv}.get(path.suffix.lower())
     if reader is None:
         raise Refused(f"table '{path}': must end in .yaml, .yml or .csv")
     try:
         if path.stat().st_size > LARGEST:
             raise Refused(f"table '{path}': larger than {LARGEST // 10**6} MB")
         text = path.read_text(encoding="utf-8-sig")  # spreadsheets begin their CSV with a mark
-    except (OSError, UnicodeDecodeError) as error:
-        raise Refused(f"table '{path}': cannot be read ({getattr(error, 'strerror', error)})") from error
-    rows = reader(chapter, path, text)
+    except UnicodeDecodeError as error:
+        raise Refused(f"table '{path}': cannot be read (is not UTF-8 text; save it as UTF-8)") from error
+    except OSError as error:
+        raise Refused(f"table '{path}': cannot be read ({error.strerror})") from error
+    rows = list(itertools.islice(reader(chapter, f"table '{path}'", text), MOST + 1))
     if not rows:
         raise Refused(f"table '{path}': holds no cases")
     if len(rows) > MOST:
-        raise Refused(f"table '{path}': holds {len(rows)} cases, more than {MOST}")
+        raise Refused(f"table '{path}': holds more than {MOST} cases")
     return rows
 
 
-def _yaml(chapter: Chapter, path: Path, text: str) -> list[dict]:
+def _yaml(chapter: Chapter, table: str, text: str) -> Iterator[dict]:
+    """Rows of YAML. Values are read as on the command line: YAML itself takes 1:30 for 90, 010 for 8, 1e-3 for text."""
     try:
-        if any(isinstance(event, yaml.AliasEvent) for event in yaml.parse(text, yaml.SafeLoader)):
-            raise Refused(f"table '{path}': refers to itself by '*'; write the values out")
-        rows = yaml.safe_load(text)
-    except (yaml.YAMLError, RecursionError, ValueError) as error:
-        if isinstance(error, Refused):
-            raise
+        for event in yaml.parse(text, yaml.BaseLoader):
+            if isinstance(event, yaml.AliasEvent):
+                raise Refused(f"{table}: refers to itself by '*'; write the values out")
+            if tag := getattr(event, "tag", None):
+                raise Refused(f"{table}, line {event.start_mark.line + 1}: is not plain YAML ({tag})")
+        tree = yaml.compose(text, yaml.BaseLoader)
+    except (yaml.YAMLError, RecursionError) as error:
         mark = getattr(error, "problem_mark", None)
         where = f" in line {mark.line + 1}" if mark else ""
-        raise Refused(
-            f"table '{path}': is not plain YAML{where} ({getattr(error, 'problem', error)})"
-        ) from error
-    if rows is None:
-        return []
-    if not isinstance(rows, list) or not all(isinstance(row, dict) for row in rows):
-        raise Refused(f"table '{path}': must be a list of cases, each like '- {{p: 23, seed: 0}}'")
-    for row, written in zip(rows, yaml.compose(text, yaml.SafeLoader).value, strict=True):
-        for name in row:
-            _known(chapter, name)
-        if len(row) < len(written.value):
-            raise Refused(f"table '{path}': names a parameter twice in line {written.start_mark.line + 1}")
-    return rows
+        raise Refused(f"{table}: is not plain YAML{where} ({getattr(error, 'problem', error)})") from error
+    nodes = [] if tree is None else tree.value
+    if not isinstance(tree, yaml.SequenceNode | None) or not all(
+        isinstance(n, yaml.MappingNode) for n in nodes
+    ):
+        raise Refused(f"{table}: must be a list of cases, each like '- {{p: 23, seed: 0}}'")
+    for row in nodes:
+        where = f"{table}, line {row.start_mark.line + 1}: "
+        names = [str(name.value) for name, _ in row.value]
+        for name in names:
+            _known(chapter, name, where)
+        if len(set(names)) < len(names):
+            raise Refused(f"{where}names a parameter twice")
+        yield {
+            name: _fitting(chapter.parameters[name], _plain(chapter.parameters[name], node), where)
+            for name, (_, node) in zip(names, row.value, strict=True)
+        }
 
 
-def _csv(chapter: Chapter, path: Path, text: str) -> list[dict]:
-    lines = csv.reader(io.StringIO(text), strict=True)
+def _plain(parameter: parameters.Parameter, node: yaml.Node):
+    """A node's value: a list of scalars, a scalar as the command line reads it, or text where it is quoted."""
+    if isinstance(node, yaml.MappingNode):
+        return {str(key.value): _plain(parameter, value) for key, value in node.value}
+    if isinstance(node, yaml.SequenceNode):
+        return [_plain(parameter, entry) for entry in node.value]
+    if parameter.type == "str" or node.style:
+        return node.value
+    return _value(parameter, node.value)
+
+
+def _csv(chapter: Chapter, table: str, text: str) -> Iterator[dict]:
+    head = text.partition("\n")[0]
+    delimiter = next(
+        (mark for mark in ",;\t" if mark in head), ","
+    )  # as spreadsheets in many countries write it
+    lines = csv.reader(io.StringIO(text), strict=True, delimiter=delimiter)
     try:
         names = [name.strip() for name in next(lines, [])]
         for name in names:
-            _known(chapter, name)
+            _known(chapter, name, f"{table}: ")
         if len(set(names)) < len(names):
-            raise Refused(f"table '{path}': names a column twice")
-        rows = []
+            raise Refused(f"{table}: names a column twice")
         for line in filter(None, lines):
+            where = f"{table}, line {lines.line_num}: "
             if len(line) != len(names):
-                raise Refused(
-                    f"table '{path}', line {lines.line_num}: {len(line)} entries, but {len(names)} columns"
-                )
-            texts = zip(names, line, strict=True)
-            rows.append({name: _value(chapter.parameters[name], entry.strip()) for name, entry in texts})
+                raise Refused(f"{where}{len(line)} entries, but {len(names)} columns")
+            known = [chapter.parameters[name] for name in names]
+            texts = zip(known, line, strict=True)
+            yield {p.name: _fitting(p, _value(p, entry.strip()), where) for p, entry in texts}
     except csv.Error as error:
-        raise Refused(f"table '{path}', line {lines.line_num}: is not CSV ({error})") from error
-    return rows
+        raise Refused(f"{table}, line {lines.line_num}: is not CSV ({error})") from error

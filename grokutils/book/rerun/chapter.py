@@ -7,6 +7,8 @@ import hashlib
 import importlib.metadata
 import json
 import re
+import subprocess
+import threading
 import urllib.error
 import urllib.parse
 import urllib.request
@@ -15,14 +17,16 @@ from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
 
-import nbformat
-
 from ... import parameters
-from .. import chapters, inputs
+from .. import inputs
 
 NUMERICS = ("torch", "numpy", "scipy", "sympy", "xarray")  # versions that numbers may depend on
 LARGEST = 20_000_000  # bytes of a notebook that is worth reading
+LONGEST = 80  # letters of a name
 PATIENCE = 20  # seconds for an address to answer
+
+
+_ONE_READER = threading.Lock()  # Python 3.11's parser fails where two threads of a worker parse much at once
 
 
 class Refused(ValueError):  # noqa: N818
@@ -34,9 +38,10 @@ class Chapter:
     """A notebook without its outputs, and what it declares."""
 
     name: str
-    notebook: nbformat.NotebookNode = field(repr=False)
+    notebook: dict = field(repr=False)
     parameters: dict[str, parameters.Parameter]
-    seconds: int | None = None  # that it took with its own parameters
+    size: int  # bytes, with its outputs
+    seconds: float | None = None  # that it took with its own parameters
 
     @property
     def title(self) -> str:
@@ -46,28 +51,64 @@ class Chapter:
                 return found[1]
         return self.name
 
+    def cells(self) -> list[str]:
+        """The sources of its code cells, without set-up."""
+        return [
+            cell.source
+            for cell in self.notebook.cells
+            if cell.cell_type == "code" and "setup" not in cell.metadata.get("tags", [])
+        ]
+
     def code(self) -> str:
         """Hash of all that outputs depend on besides the parameters: cells, grokutils, numerical packages."""
         digest = hashlib.sha256(version().encode())
-        for cell in self.notebook.cells:
-            if cell.cell_type == "code" and "setup" not in cell.metadata.get("tags", []):
-                digest.update(cell.source.encode() + b"\0")
+        for source in self.cells():
+            digest.update(source.encode() + b"\0")
         return digest.hexdigest()[:16]
 
 
-@cache
 def version() -> str:
-    """The code's version: a hash of grokutils' science and of the numerical packages here."""
+    """The version of the code on disk, now: a hash of grokutils' science and of the numerical packages here."""
+    with _ONE_READER:
+        return _version(inputs.stamp())
+
+
+@cache
+def _version(stamp: tuple) -> str:
     digest = hashlib.sha256(inputs.code().encode())
     for name in NUMERICS:
         digest.update(f"{name} {importlib.metadata.version(name).split('+')[0]}\n".encode())
     return digest.hexdigest()[:16]
 
 
+@cache
+def commit() -> str:
+    """The commit of the clone that grokutils stands in, with ``-dirty`` where files differ; empty outside one."""
+    describe = [
+        "git",
+        "-C",
+        str(inputs.ROOT),
+        "describe",
+        "--always",
+        "--dirty",
+        "--abbrev=12",
+        "--exclude=*",
+    ]
+    try:
+        here = (inputs.ROOT / ".git").exists()
+        return (
+            subprocess.run(describe, capture_output=True, text=True, timeout=5).stdout.strip() if here else ""
+        )
+    except (OSError, subprocess.SubprocessError):
+        return ""
+
+
 def of_the_book() -> dict[str, Path]:
     """The chapters of the clone that grokutils stands in, by name; none for an installed package."""
     if not (inputs.ROOT / "_toc.yml").exists():
         return {}
+    from .. import chapters
+
     return {path.stem: path for path in chapters.notebooks()}
 
 
@@ -86,24 +127,33 @@ def find(text: str) -> Chapter:
         text = urllib.request.url2pathname(address.path)
     elif "://" in text:
         raise Refused(f"chapter '{text}': only http, https and file addresses of this machine are read")
-    if text.endswith(".ipynb") or "/" in text:
-        path = Path(text)
+    known = of_the_book()
+    for name, path in known.items() if text else ():
+        if text in (name, name.partition("_")[2]) or text.zfill(2) == name.partition("_")[0]:
+            return read(path.read_bytes(), name)
+    if Path(text).suffix or "/" in text or "\\" in text:
+        return _local(text)
+    if not known:
+        raise Refused(
+            f"chapter '{text}': this grokutils came without the book; give a notebook's path or address"
+        )
+    words = [*known, *(name.partition("_")[2] for name in known)]
+    near = difflib.get_close_matches(text, filter(None, words), n=1, cutoff=0)
+    raise Refused(f"there is no chapter '{text}' (did you mean {near[0]}?): `grokutils list` shows them all")
+
+
+def _local(text: str) -> Chapter:
+    path = Path(text).expanduser()
+    try:
         if not path.is_file():
             raise Refused(f"chapter '{text}': there is no such file")
         if path.stat().st_size > LARGEST:
             raise Refused(f"chapter '{text}': larger than {LARGEST // 10**6} MB, so no chapter")
         return read(path.read_bytes(), path.stem)
-    known = of_the_book()
-    if not known:
-        raise Refused(
-            f"chapter '{text}': this grokutils came without the book; give a notebook's path or address"
-        )
-    for name, path in known.items() if text else ():
-        if text in (name, name.partition("_")[2]) or text.zfill(2) == name.partition("_")[0]:
-            return read(path.read_bytes(), name)
-    words = [*known, *(name.partition("_")[2] for name in known)]
-    near = difflib.get_close_matches(text, filter(None, words), n=1, cutoff=0)
-    raise Refused(f"there is no chapter '{text}' (did you mean {near[0]}?): `grokutils list` shows them all")
+    except (OSError, ValueError) as error:
+        if isinstance(error, Refused):
+            raise
+        raise Refused(f"chapter '{text}': cannot be read ({getattr(error, 'strerror', error)})") from error
 
 
 def _fetched(address: str) -> bytes:
@@ -123,6 +173,10 @@ def _fetched(address: str) -> bytes:
 
 def read(data: bytes, name: str) -> Chapter:
     """The chapter in a notebook's bytes. Nothing of it is executed."""
+    import nbformat
+
+    # browsers and Colab name files "Copy of X", "X (1)"; folders are named by letters, digits, "_", "-" and "."
+    name = re.sub(r"[^\w.-]+", "_", name).strip("_.-")[:LONGEST] or "notebook"
     try:
         content = json.loads(data)
         if not isinstance(content["cells"], list) or content["nbformat"] != 4:
@@ -136,24 +190,18 @@ def read(data: bytes, name: str) -> Chapter:
     language = notebook.metadata.get("kernelspec", {}).get("language", "python")
     if language != "python":
         raise Refused(f"chapter '{name}': is written in {language}, not in Python")
-    if not re.fullmatch(r"[\w.-]+", name) or not notebook.cells:
-        raise Refused(
-            f"chapter '{name}': must be a notebook with cells, named by letters, digits, '_', '-' and '.'"
-        )
     tagged = [cell.source for cell in notebook.cells if "parameters" in cell.metadata.get("tags", [])]
     if len(tagged) != 1:
         raise Refused(f"chapter '{name}': {len(tagged)} cells are tagged 'parameters'; there must be one")
     try:
-        declared = parameters.declared(tagged[0])
+        declared = parameters.declared(tagged[0]) or parameters.plain(tagged[0])
     except ValueError as error:
         raise Refused(f"chapter '{name}': {error}") from error
     if not declared or not all(map(str.isidentifier, declared)):
-        raise Refused(
-            f"chapter '{name}': its parameters cell declares none (name: type = default  # RANGE. Meaning.)"
-        )
+        raise Refused(f"chapter '{name}': its parameters cell sets none, in lines like 'name = value'")
     for cell in notebook.cells:
         if cell.cell_type == "code":
             cell.update(outputs=[], execution_count=None)
     about = notebook.metadata.get("grokutils")
     seconds = about.get("seconds") if isinstance(about, dict) else None
-    return Chapter(name, notebook, declared, seconds if isinstance(seconds, int | float) else None)
+    return Chapter(name, notebook, declared, len(data), seconds if isinstance(seconds, int | float) else None)

@@ -2,26 +2,44 @@
 
 from __future__ import annotations
 
-import ast
 import functools
 import json
 import os
+import sys
 from collections import Counter
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from . import cases, chapter, work
+from ..._version import __version__
+from . import cases, chapter, measures, work
 from .chapter import Refused
+from .progress import duration, first_line, label
 from .store import DiskFull, Store
 
+BAD, PIPE = 2, 141  # exit codes of what is refused, and of a reader who left; work.py has the others
+LONGEST = 350  # letters of a sentence, which may hold what was typed
+
+
+class Commands(typer.core.TyperGroup):
+    """The commands; they know how papermill is told a parameter."""
+
+    def parse_args(self, ctx, args):
+        """Refuse ``-p NAME VALUE`` with what to write instead."""
+        for option, name, value in zip(args, args[1:], args[2:], strict=False):
+            if option == "-p" and name.isidentifier() and (value[:1] != "-" or value[1:2].isdigit()):
+                typer.echo(
+                    f"grokutils: -p {name} {value}: is papermill's way; write -p {name}={value}", err=True
+                )
+                ctx.exit(BAD)
+        return super().parse_args(ctx, args)
+
+
 app = typer.Typer(
-    no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, rich_markup_mode=None,
+    cls=Commands, no_args_is_help=True, pretty_exceptions_enable=False, rich_markup_mode=None,
     help="Re-run the book's chapters with other parameters: one, or a sweep on a cluster.",
 )  # fmt: skip
-BAD = 2  # the exit code of what is refused; work.py has the others
-LONGEST = 350  # letters of a sentence, which may hold what was typed
 
 Which = Annotated[
     str,
@@ -39,11 +57,16 @@ Given = Annotated[
 Measure = Annotated[
     list[str] | None, typer.Option(help="NAME=EXPRESSION, or a variable of the chapter: a number to keep.")
 ]
+Later = Annotated[
+    list[str] | None,
+    typer.Option("--measure", help="NAME=EXPRESSION of a case's records, claims and parameters."),
+]
 Records = Annotated[
     list[str] | None, typer.Option(help="A variable of the chapter that holds an xarray dataset, to keep.")
 ]
 AsJson = Annotated[bool, typer.Option("--json", help="One JSON object a line, for programs.")]
 Folder = Annotated[Path, typer.Argument(metavar="FOLDER", help="A folder of results.")]
+Into = Annotated[Path | None, typer.Option("--out", "-o", help="Folder to write into [FOLDER].")]
 Scheduler = Annotated[
     str | None, typer.Option(help="Address of a running Dask scheduler, as tcp://HOST:8786.")
 ]
@@ -56,6 +79,24 @@ Memory = Annotated[
     typer.Option("--memory-limit", min=0.05, help="GB that a case may take [a share of this machine's]."),
 ]
 Retries = Annotated[int, typer.Option(min=0, max=20, help="New tries after a lost worker or a dead kernel.")]
+Dry = Annotated[bool, typer.Option("--dry-run", help="Only say what would run, with its time and its disk.")]
+
+
+def _version(wanted: bool) -> None:
+    if wanted:
+        about = ", ".join(filter(None, [f"code {chapter.version()}", chapter.commit()]))
+        typer.echo(f"grokutils {__version__} ({about})")
+        raise typer.Exit
+
+
+@app.callback()
+def main(
+    version: Annotated[
+        bool,
+        typer.Option("--version", callback=_version, is_eager=True, help="Show the version of the code."),
+    ] = False,
+) -> None:
+    """Re-run the book's chapters with other parameters: one, or a sweep on a cluster."""
 
 
 def in_a_sentence(command):
@@ -67,6 +108,11 @@ def in_a_sentence(command):
             return command(*args, **options)
         except Refused as error:
             text, code = str(error), BAD
+        except BrokenPipeError:  # the reader of a pipe has seen enough
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            raise typer.Exit(PIPE) from None
+        except KeyboardInterrupt:
+            text, code = "interrupted", work.INTERRUPTED
         except (DiskFull, OSError) as error:
             text, code = str(error), work.STOPPED
         typer.echo(f"grokutils: {text if len(text) < LONGEST else text[:LONGEST] + ' …'}", err=True)
@@ -87,12 +133,11 @@ def list_(as_json: AsJson = False) -> None:
     for name, path in known.items():
         found = chapter.read(path.read_bytes(), name)
         if as_json:
-            typer.echo(
-                json.dumps({"chapter": name, "seconds": found.seconds, "parameters": list(found.parameters)})
-            )
+            facts = {"chapter": name, "seconds": found.seconds, "parameters": list(found.parameters)}
+            typer.echo(json.dumps(facts))
             continue
         typer.echo(
-            f"{name}  ({_duration(found.seconds)})\n    {found.title}\n    {', '.join(found.parameters)}"
+            f"{name}  ({duration(found.seconds)})\n    {found.title}\n    {', '.join(found.parameters)}"
         )
 
 
@@ -105,7 +150,7 @@ def describe(which: Which, as_json: AsJson = False) -> None:
         declared = [vars(parameter) for parameter in found.parameters.values()]
         typer.echo(json.dumps({"chapter": found.name, "seconds": found.seconds, "parameters": declared}))
         return
-    typer.echo(f"{found.title}\n{found.name}, {_duration(found.seconds)} with these:\n")
+    typer.echo(f"{found.title}\n{found.name}, {duration(found.seconds)} with these:\n")
     width = max(len(f"{p.name} = {p.default!r}") for p in found.parameters.values())
     for p in found.parameters.values():
         setting = f"{p.name} = {p.default!r}".ljust(width)
@@ -117,17 +162,16 @@ def describe(which: Which, as_json: AsJson = False) -> None:
 def run(
     which: Which, p: Given = None, out: Out = None, measure: Measure = None, records: Records = None,
     scheduler: Scheduler = None, time_limit: Seconds = None, memory_limit: Memory = None, retries: Retries = 2,
-    as_json: AsJson = False,
+    dry_run: Dry = False, as_json: AsJson = False,
 ) -> None:  # fmt: skip
     """Run a chapter once: its notebook, its page, its claims and what it saves, in one folder."""
-    found, notebook, extra = _asked(which, measure, records)
-    wanted = cases.planned(found, p or [], extra=extra)
+    found = chapter.find(which)
+    wanted = cases.planned(found, p or [])
     if len(wanted) > 1:
         raise Refused(f"run: these are {len(wanted)} cases, not one; use `grokutils sweep`")
-    store = _store(out, found)
-    limits = (time_limit, memory_limit, retries)
-    work.work(found, notebook, wanted, extra, store, scheduler, 1, limits, as_json, os.cpu_count() or 1)
-    if not as_json:
+    limits = (scheduler, 1, time_limit, memory_limit, retries, as_json)
+    store = _work(found, wanted, out, measure, records, limits, dry_run)
+    if not as_json and not dry_run:
         place = store.place(wanted[0].id)
         for claim in json.loads((place / "claims.json").read_text(encoding="utf-8")):
             typer.echo(f"  {claim['verdict']}: {claim['statement']}")
@@ -143,20 +187,15 @@ def sweep(
     draw_seed: Annotated[int, typer.Option("--random-seed", help="Seed of these draws.")] = 0,
     out: Out = None, measure: Measure = None, records: Records = None, scheduler: Scheduler = None,
     workers: Workers = None, time_limit: Seconds = None, memory_limit: Memory = None, retries: Retries = 2,
-    as_json: AsJson = False,
+    dry_run: Dry = False, as_json: AsJson = False,
 ) -> None:  # fmt: skip
     """Run a chapter over products, ranges, a table of cases or random draws. Repeat the command to go on."""
     if not p and table is None:
         raise Refused("sweep: nothing is swept; give values by -p NAME=VALUE,VALUE or a --table of cases")
-    found, notebook, extra = _asked(which, measure, records)
-    wanted = cases.planned(found, p or [], table, draws, draw_seed, extra)
-    store = _store(out, found)
-    cores = os.cpu_count() or 1
-    workers = min(workers or cores, len(wanted))
-    limits = (time_limit, memory_limit, retries)
-    work.work(
-        found, notebook, wanted, extra, store, scheduler, workers, limits, as_json, max(1, cores // workers)
-    )
+    found = chapter.find(which)
+    wanted = cases.planned(found, p or [], table, draws, draw_seed)
+    limits = (scheduler, workers, time_limit, memory_limit, retries, as_json)
+    _work(found, wanted, out, measure, records, limits, dry_run)
 
 
 @app.command()
@@ -175,57 +214,52 @@ def status(folder: Folder, as_json: AsJson = False) -> None:
         typer.echo(
             f"{plan['chapter']}, sweep {plan['sweep']}: {work.counted(len(states))}, {_counted(count)}"
         )
-        failed = [case_id for case_id, state in states.items() if state == "failed"]
-        work.show([f"{_label(plan, i)}: {store.failure(i)['error'].splitlines()[0]}" for i in failed])
+        failed = [i for i, state in states.items() if state == "failed"]
+        words = {i: label(i, plan["cases"][i], plan["swept"]) for i in failed}
+        work.show([f"{words[i]}: {first_line(store.failure(i)['error'])}" for i in failed])
 
 
 @app.command()
 @in_a_sentence
-def collect(folder: Folder) -> None:
+def collect(folder: Folder, measure: Later = None, out: Into = None) -> None:
     """One tidy table of all finished cases (Parquet and CSV), and their records as xarray datasets."""
+    asked = measures.parsed(measure)
     from . import collect
 
-    for path in collect.write(Store(folder).existing()):
+    for path in collect.write(Store(folder).existing(), asked, _into(out or folder)):
         typer.echo(path)
 
 
 @app.command()
 @in_a_sentence
-def report(folder: Folder) -> None:
-    """One page that shows a folder's results: summary, figures, table, links to every executed notebook."""
+def report(folder: Folder, measure: Later = None, out: Into = None) -> None:
+    """One page that shows a folder's results: provenance, claims, figures, a table to sort, every notebook."""
+    asked = measures.parsed(measure)
     from . import report
 
-    typer.echo(report.write(Store(folder).existing()))
+    typer.echo(report.write(Store(folder).existing(), asked, _into(out or folder)))
 
 
-def _asked(which: str, measure: list[str] | None, records: list[str] | None):
-    """The chapter, the notebook that answers what is asked, and that as text."""
-    found = chapter.find(which)
-    measures = {}
-    for text in measure or []:
-        name, equals, expression = text.partition("=")
-        name, expression = name.strip(), (expression if equals else name).strip()
-        try:
-            ast.parse(expression, mode="eval")
-        except (SyntaxError, ValueError):
-            raise Refused(f"--measure '{text}': '{expression}' is no Python expression") from None
-        if not name.isidentifier() or name in measures:
-            raise Refused(f"--measure '{text}': must be NAME=EXPRESSION, with names that differ")
-        measures[name] = expression
-    for name in records or []:
-        if not name.isidentifier():
-            raise Refused(f"--records '{name}': must be the name of one of the chapter's variables")
-    from .execution import measuring_cell
-
-    cell = measuring_cell(measures, records or [])
-    notebook = {**found.notebook, "cells": [*found.notebook.cells, *([cell] if cell else [])]}
-    return found, json.loads(json.dumps(notebook)), cell.source if cell else ""
-
-
-def _store(out: Path | None, found: chapter.Chapter) -> Store:
+def _work(found, wanted, out, measure, records, limits, dry_run) -> Store:
+    asked = measures.parsed(measure, records)
     store = Store(out or Path("results") / found.name)
-    store.prepare(found.name)
+    job = work.Asked(found, wanted, store, asked, records or [], *limits)
+    if dry_run:
+        work.dry_run(job)
+    else:
+        store.prepare(found.name)
+        work.work(job)
     return store
+
+
+def _into(folder: Path) -> Path:
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise Refused(f"--out '{folder}': cannot be written to ({error.strerror})") from error
+    if not os.access(folder, os.W_OK):
+        raise Refused(f"'{folder}': is read-only; give a folder to write into by --out")
+    return folder
 
 
 def _state(store: Store, case_id: str) -> str:
@@ -236,21 +270,7 @@ def _state(store: Store, case_id: str) -> str:
     return "failed" if store.failure(case_id) else "missing"
 
 
-def _label(plan: dict, case_id: str) -> str:
-    return " ".join(f"{name}={plan['cases'][case_id][name]}" for name in plan["swept"]) or case_id
-
-
 def _counted(count: Counter) -> str:
     return ", ".join(
         f"{count[state]} {state}" for state in ("finished", "running", "failed", "missing") if count[state]
-    )
-
-
-def _duration(seconds: int | None) -> str:
-    return (
-        "time not measured"
-        if seconds is None
-        else f"{seconds} s"
-        if seconds < 90
-        else f"{seconds / 60:.1f} min"
     )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import importlib.util
 import logging
@@ -15,20 +16,26 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 import dask
-import psutil
-from distributed import Client, KilledWorker, LocalCluster, WorkerPlugin
+from distributed import Client, KilledWorker, LocalCluster, WorkerPlugin, rpc
+from distributed.security import Security
 
 from . import chapter, execution
 from .cases import Case
 from .chapter import Refused
 from .store import Store
 
-PATIENCE = 5  # seconds for a scheduler to answer, and for its first worker to come
+PATIENCE = 5  # seconds for a scheduler to answer when the work starts
 GLANCE = 0.5  # seconds between looks at what another command has finished
+SILENT = 10  # seconds without a sign of life after which it is told
+LOST = 60  # seconds without a scheduler's answer, or without a living worker, after which the work ends
 
 
 class SchedulerLost(Exception):  # noqa: N818
-    """The scheduler is gone; what was finished is kept."""
+    """The scheduler or its workers are gone; what was finished is kept."""
+
+
+class CodeChanged(Exception):  # noqa: N818
+    """grokutils is not any more what the sweep was planned with; nothing of the new code was filed."""
 
 
 @dataclass(frozen=True)
@@ -59,40 +66,54 @@ def connected(address: str | None, workers: int, retries: int) -> Iterator[Clien
     Refused
         No scheduler answers at ``address``, or it has no worker.
     """
-    for name in ("distributed", "tornado", "asyncio"):
-        logging.getLogger(name).setLevel(logging.CRITICAL)
+    for name in ["asyncio", *logging.root.manager.loggerDict]:
+        if name.startswith(("distributed", "tornado", "asyncio")):
+            logging.getLogger(name).setLevel(logging.CRITICAL)
     with contextlib.ExitStack() as stack:
-        if address is None:
-            stack.enter_context(dask.config.set({"distributed.scheduler.allowed-failures": retries}))
-            scratch = stack.enter_context(
-                tempfile.TemporaryDirectory(prefix="grokutils-", ignore_cleanup_errors=True)
-            )
-            dashboard = "127.0.0.1:0" if importlib.util.find_spec("bokeh") else None
-            cluster = LocalCluster(
-                n_workers=workers,
-                threads_per_worker=1,
-                host="127.0.0.1",
-                dashboard_address=dashboard,
-                memory_limit=0,  # kernels are processes of their own, with a limit of ours
-                local_directory=scratch,
-                silence_logs=logging.CRITICAL,
-            )
-            client = Client(stack.enter_context(cluster))
-            stack.callback(client.close)
-            client.register_plugin(_NoInterrupt())
-        else:
-            try:
-                client = Client(address, timeout=PATIENCE)
-            except (OSError, ValueError, TypeError, ImportError) as error:
-                raise Refused(f"--scheduler '{address}': no Dask scheduler answers there") from error
-            stack.callback(_close, client)
-            try:
-                client.wait_for_workers(1, timeout=PATIENCE)
-            except TimeoutError as error:
-                raise Refused(
-                    f"--scheduler '{address}': it has no workers; start some, then repeat"
-                ) from error
-        yield client
+        yield _ours(stack, workers, retries) if address is None else _theirs(stack, address)
+
+
+def _ours(stack: contextlib.ExitStack, workers: int, retries: int) -> Client:
+    scratch = stack.enter_context(
+        tempfile.TemporaryDirectory(prefix="grokutils-", ignore_cleanup_errors=True)
+    )
+    # nothing of a reader's own Dask configuration, here or in the workers
+    for name in [name for name in os.environ if name.startswith("DASK_")]:
+        del os.environ[name]
+    os.environ.update(DASK_CONFIG=scratch, DASK_ROOT_CONFIG=scratch)
+    dask.config.refresh(paths=[])
+    stack.enter_context(dask.config.set({"distributed.scheduler.allowed-failures": retries}))
+    cluster = LocalCluster(
+        n_workers=workers,
+        threads_per_worker=1,
+        host="127.0.0.1",
+        dashboard_address="127.0.0.1:0" if importlib.util.find_spec("bokeh") else None,
+        memory_limit=0,  # kernels are processes of their own, with a limit of ours
+        local_directory=scratch,
+        silence_logs=logging.CRITICAL,
+    )
+    client = Client(stack.enter_context(cluster))
+    stack.callback(client.close)
+    client.register_plugin(_NoInterrupt())
+    return client
+
+
+def _theirs(stack: contextlib.ExitStack, address: str) -> Client:
+    async def identity() -> dict:
+        async with rpc(address, connection_args=Security().get_connection_args("client")) as scheduler:
+            return await scheduler.identity()
+
+    try:  # first a call that can be given up: a client may wait for ever
+        known = asyncio.run(asyncio.wait_for(identity(), PATIENCE))
+        client = Client(address, timeout=PATIENCE)
+    except Exception as error:  # whatever listens there may answer anything
+        raise Refused(
+            f"--scheduler '{address}': no Dask scheduler answers there within {PATIENCE} s"
+        ) from error
+    stack.callback(_close, client)
+    if not known["workers"]:
+        raise Refused(f"--scheduler '{address}': it has no workers; start some, then repeat")
+    return client
 
 
 def _close(client: Client) -> None:
@@ -101,24 +122,67 @@ def _close(client: Client) -> None:
         client.close(timeout=PATIENCE)
 
 
-def share_of_memory(workers: int) -> int:
-    """Bytes that each of ``workers`` cases at a time may take of this machine."""
-    return int(0.9 * psutil.virtual_memory().total / workers)
+class Pulse:
+    """Signs of life of a scheduler and its workers."""
+
+    def __init__(self, client: Client, watch):
+        self.client, self.watch = client, watch
+        self.threads = 0
+        self._seen: dict[str, tuple] = {}  # of each worker: its last report, and when it came
+        self._good = self._looked = time.monotonic()
+        self._told, self._mute = False, set()
+
+    def look(self) -> None:
+        """Count the threads of living workers; tell of silence, and raise SchedulerLost when it lasts."""
+        now = time.monotonic()
+        if self.threads and now - self._looked < 4 * GLANCE:
+            return
+        why, alive = "the scheduler does not answer", {}
+        try:
+            workers = self.client.sync(self.client.scheduler.identity, callback_timeout=2)["workers"]
+        except (TimeoutError, OSError):
+            workers = {}
+        else:
+            why = "no worker is left" if not workers else "no worker gives a sign of life"
+            for name, about in workers.items():
+                last = about["last_seen"]
+                if self._seen.get(name, (None,))[0] != last:
+                    self._seen[name] = last, now
+            alive = {n: w for n, w in workers.items() if now - self._seen[n][1] < SILENT}
+            for name in workers.keys() - alive.keys() - self._mute:
+                self.watch.note(f"worker {name} has given no sign of life for {SILENT} s; its cases wait")
+            self._mute = workers.keys() - alive.keys()
+        self._looked = now = time.monotonic()
+        self.threads = sum(about["nthreads"] for about in alive.values())
+        if alive:
+            self._good = now
+            if self._told:
+                self.watch.note("workers are there again")
+            self._told = False
+        elif now - self._good > LOST:
+            raise SchedulerLost(f"{why}, for {LOST} s")
+        elif not self._told and now - self._good > GLANCE:
+            self.watch.note(f"{why}; waiting for at most {LOST} s")
+            self._told = True
 
 
 def run(
-    client: Client, store: Store, notebook: dict, cases: list[Case], limits: Limits, threads: int, watch
+    client: Client, store: Store, notebook: dict, cases: list[Case], limits: Limits, watch, lacks=None
 ) -> None:
     """Run ``cases``, each kept as soon as it is finished; ``watch`` is told all that happens.
 
+    ``lacks`` says of a case whether it is still to be run (by default: unless it is finished).
+
     Raises
     ------
-    SchedulerLost, DiskFull
+    SchedulerLost, CodeChanged, DiskFull
         Nothing more can be done now. What was finished is kept.
     """
-    began = time.time()
+    version, lacks = chapter.version(), lacks or (lambda case: not store.done(case.id))
+    before = {case.id: store.stamp(case.id) for case in cases}
     waiting, running, tries = deque(cases), {}, dict.fromkeys((case.id for case in cases), 0)
     finished: queue.SimpleQueue = queue.SimpleQueue()
+    pulse = Pulse(client, watch)
     client.subscribe_topic(
         execution.TOPIC, lambda event: watch.cell(*(event[1][key] for key in ("case", "cell", "cells")))
     )
@@ -130,8 +194,7 @@ def run(
             notebook,
             case.values,
             case.id,
-            chapter.version(),
-            threads,
+            version,
             limits.seconds,
             limits.memory,
             key=f"{case.id}-{os.getpid()}-{tries[case.id]}",
@@ -142,16 +205,13 @@ def run(
 
     def start() -> None:
         """Claim and submit cases while there are workers for them; those that another command has wait."""
-        room = 2 * sum(client.nthreads().values())
         for _ in range(len(waiting)):
-            if len(running) >= max(room, 1):
+            if len(running) >= max(2 * pulse.threads, 1):
                 return
             case = waiting.popleft()
-            if store.done(case.id):
-                watch.elsewhere(case)
-            elif not store.claim(case.id):
+            if not store.claim(case.id):
                 waiting.append(case)
-            elif store.done(case.id) or _failed_since(store, case.id, began):
+            elif not lacks(case) or store.stamp(case.id) != before[case.id]:
                 store.release(case.id)
                 watch.elsewhere(case)
             else:
@@ -161,7 +221,7 @@ def run(
     def finish(future) -> None:
         case, _ = running.pop(future.key)
         if future.status in ("cancelled", "lost"):
-            raise SchedulerLost
+            raise SchedulerLost("the scheduler was lost")
         if future.status == "error":
             error = future.exception()
             often = f"its worker died, {limits.retries + 1} times"
@@ -172,7 +232,9 @@ def run(
             try:
                 result = future.result(timeout=60)
             except Exception as error:
-                raise SchedulerLost from error
+                raise SchedulerLost("the scheduler was lost") from error
+        if chapter.version() != version:
+            raise CodeChanged("grokutils was changed on disk: nothing of the new code was kept")
         if result["status"] == "died" and tries[case.id] <= limits.retries:
             watch.again(case, result["error"])
             submit(case)
@@ -185,27 +247,15 @@ def run(
     try:
         while waiting or running:
             if client.status != "running":
-                raise SchedulerLost
-            with _as_lost():
-                start()
+                raise SchedulerLost("the scheduler was lost")
+            pulse.look()
+            start()
             with contextlib.suppress(queue.Empty):
                 finish(finished.get(timeout=GLANCE))
     finally:
         with contextlib.suppress(Exception):
             client.unsubscribe_topic(execution.TOPIC)
-            client.cancel([future for _, future in running.values()], force=True)
-
-
-def _failed_since(store: Store, case_id: str, began: float) -> bool:
-    place = store.place(case_id, failed=True) / "case.json"
-    return place.exists() and place.stat().st_mtime > began
-
-
-@contextlib.contextmanager
-def _as_lost():
-    try:
-        yield
-    except (OSError, TimeoutError) as error:
-        if type(error).__module__.startswith("distributed") or isinstance(error, TimeoutError):
-            raise SchedulerLost from error
-        raise
+            futures = [
+                future for _, future in running.values()
+            ]  # cancelled, the workers' guards end the kernels
+            client.sync(client._cancel, futures, force=True, callback_timeout=PATIENCE)

@@ -4,46 +4,52 @@ from __future__ import annotations
 
 import io
 import json
+import tempfile
 import warnings
 from collections import defaultdict
 from pathlib import Path
 
 import pandas as pd
 
+from . import measures
 from .chapter import Refused
 from .store import Store, read_json
 
 COLUMNS = ["kind", "name", "verdict", "measured", "value"]
 
 
-def table(store: Store) -> pd.DataFrame:
+def table(store: Store, asked: dict[str, str] | None = None) -> pd.DataFrame:
     """One row for each claim and measure of each finished case, and for each failed case; sorted.
 
-    Columns: ``case``, every parameter (lists as JSON), then ``kind`` (claim, measure, none or failed), ``name``,
-    ``verdict`` and ``measured`` of a claim or the error of a failed case, ``value`` of a measure.
+    ``asked`` are measures to add now, of what the cases kept. Columns: ``case``, every parameter (lists as JSON), then
+    ``kind`` (claim, measure, none or failed), ``name``, ``verdict`` and ``measured`` of a claim, or the error of a
+    failed case or measure, ``value`` of a measure.
 
     Raises
     ------
     Refused
         Nothing is finished yet.
     """
-    rows = []
+    rows, asked = [], {**store.measures(), **(asked or {})}
     for case_id, values in store.cases().items():
         if not store.done(case_id) and store.failure(case_id) is None:
             continue
         own = {"case": case_id, **{_column(name): _plain(value) for name, value in values.items()}}
-        rows += [{**own, **row} for row in _rows(store, case_id)]
+        rows += [{**own, **row} for row in _rows(store, case_id, values, asked)]
     if not rows:
         raise Refused(f"'{store.folder}': no case is finished yet")
     names = [name for name in rows[0] if name not in COLUMNS]
     found = pd.DataFrame(rows).reindex(columns=names + COLUMNS)
+    for name in names:
+        if found[name].map(type).nunique() > 1:
+            found[name] = found[name].map(str)
     found["value"] = found["value"].astype(float)
     for name in ("kind", "name", "verdict", "measured"):
         found[name] = found[name].astype("string")
     return found.sort_values([*names[1:], "case", "kind", "name"], kind="stable", ignore_index=True)
 
 
-def _rows(store: Store, case_id: str) -> list[dict]:
+def _rows(store: Store, case_id: str, values: dict, asked: dict[str, str]) -> list[dict]:
     if not store.done(case_id):
         return [{"kind": "failed", "measured": store.failure(case_id)["error"]}]
     place = store.place(case_id)
@@ -51,8 +57,12 @@ def _rows(store: Store, case_id: str) -> list[dict]:
         {"kind": "claim", **{key: claim[key] for key in ("name", "verdict", "measured")}}
         for claim in read_json(place / "claims.json") or []
     ]
-    measures = (read_json(place / "measures.json") or {}).items()
-    rows = claims + [{"kind": "measure", "name": name, "value": value} for name, value in measures]
+    good = {name: one for name, one in measures.kept(place).items() if not one["fault"]}
+    measured = {**good, **measures.of(place, values, asked)}
+    rows = claims + [
+        {"kind": "measure", "name": name, "value": one["value"], "measured": one["fault"] or None}
+        for name, one in measured.items()
+    ]
     return rows or [{"kind": "none"}]
 
 
@@ -61,7 +71,7 @@ def _column(name: str) -> str:
 
 
 def _plain(value):
-    return json.dumps(value) if isinstance(value, list) else value
+    return json.dumps(value) if isinstance(value, list | dict) or value is None else value
 
 
 def records(store: Store) -> dict:
@@ -98,18 +108,17 @@ def _joined(name: str, several: list):
     return joined.drop_vars(counted)
 
 
-def write(store: Store) -> list[Path]:
-    """Write ``table.parquet``, ``table.csv`` and ``records_NAME.nc`` into the folder; returns their paths."""
-    found = table(store)
+def write(store: Store, asked: dict[str, str] | None = None, out: Path | None = None) -> list[Path]:
+    """Write ``table.parquet``, ``table.csv`` and ``records_NAME.nc`` into ``out``; returns their paths."""
+    out, found = out or store.folder, table(store, asked)
     packed = io.BytesIO()
     found.to_parquet(packed, index=False)
-    written = [store.folder / "table.parquet", store.folder / "table.csv"]
-    store.write(written[0], packed.getvalue())
-    store.write(written[1], found.to_csv(index=False))
-    for name, dataset in records(store).items():
-        from ... import records as saving
-
-        path = store.folder / f"records_{name}.nc"
-        saving.save(dataset, path)
-        written.append(path)
-    return written
+    contents = {"table.parquet": packed.getvalue(), "table.csv": found.to_csv(index=False)}
+    with tempfile.TemporaryDirectory() as scratch:
+        for name, dataset in records(store).items():
+            packed = Path(scratch, "records.nc")
+            dataset.to_netcdf(packed, engine="h5netcdf")
+            contents[f"records_{name}.nc"] = packed.read_bytes()
+    for name, content in contents.items():
+        store.write(out / name, content)
+    return [out / name for name in contents]

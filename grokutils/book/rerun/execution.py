@@ -4,54 +4,31 @@ from __future__ import annotations
 
 import contextlib
 import json
-import os
+import platform
 import re
 import socket
 import subprocess
 import tempfile
 import threading
 import time
+from datetime import UTC, datetime
 from pathlib import Path
 
 import nbformat
 import psutil
 
 from ...claims import MIME as CLAIM_MIME
-from . import chapter, page
+from .. import kernels
+from . import chapter, measures, page
 
-MEASURES_MIME = "application/vnd.grokutils.measures+json"
 TOPIC = "grokutils"  # of progress events on a Dask cluster
-POOLS = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
-GLANCE = 0.2  # seconds between looks at a kernel's memory
+GLANCE = 0.2  # seconds between looks at a kernel
 
 
-def measuring_cell(measures: dict[str, str], records: list[str]) -> nbformat.NotebookNode | None:
-    """The cell that ends a run: it shows the measures asked for, and saves records (xarray datasets)."""
-    if not measures and not records:
-        return None
-    lines = ["# Asked for on the command line"]
-    if measures:
-        numbers = ", ".join(f"{name!r}: float({expression})" for name, expression in measures.items())
-        bundle = f'{{"{MEASURES_MIME}": _measures, "text/plain": str(_measures)}}'
-        lines += [
-            "from IPython.display import display",
-            f"_measures = {{{numbers}}}",
-            f"display({bundle}, raw=True)",
-        ]
-    if records:
-        lines.append("from grokutils import records as _records")
-        lines += [f'_records.save({name}, "{name}.nc")' for name in records]
-    cell = nbformat.v4.new_code_cell("\n".join(lines))
-    cell.metadata["tags"] = ["measures"]
-    return cell
-
-
-def execute(
-    notebook: dict, values: dict, case_id: str, version: str, threads: int = 1, seconds=None, memory=None
-) -> dict:
+def execute(notebook: dict, values: dict, case_id: str, version: str, seconds=None, memory=None) -> dict:
     """Run a chapter with ``values``; returns ``status`` (done, failed or died), ``error`` and the ``files`` to keep.
 
-    Whatever the chapter does, this returns; a worker that holds other code than the command is an error.
+    Whatever the chapter does, this returns. Code that is not of ``version``, before or after, is an error.
     """
     if chapter.version() != version:
         return lost(
@@ -68,48 +45,56 @@ def execute(
     source = parameterize_notebook(source, values, kernel_name="python3", language="python")
     source.metadata["kernelspec"] = {"display_name": "Python 3", "language": "python", "name": "python3"}
     status, error = "done", ""
-    with tempfile.TemporaryDirectory(prefix="grokutils-", ignore_cleanup_errors=True) as folder:
+    with tempfile.TemporaryDirectory(prefix="grokutils-", ignore_cleanup_errors=True) as scratch:
+        folder, own = Path(scratch, "work"), Path(scratch, "settings")
+        folder.mkdir()
+        own.mkdir()
         guard = Guard(case_id, source, seconds, memory)
+        quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
         try:
-            guard.client(folder).execute(
-                env=_environment(threads), cwd=folder, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
-            )
+            guard.client(folder).execute(env=kernels.environment(own), cwd=str(folder), **quiet)
         except CellExecutionError as raised:
             status, error = "failed", f"{raised.ename}: {raised.evalue}"
         except (DeadKernelError, RuntimeError, OSError) as raised:
-            status = "failed" if guard.verdict else "died"
-            error = guard.verdict or f"the kernel died ({raised})"
+            status, error = "died", f"the kernel died ({raised})"
         finally:
             guard.stop()
         if guard.verdict:  # whatever the kernel's end looked like from here
             status, error = "failed", guard.verdict
-        files = _left(Path(folder))
+        files = _left(folder)
+    if chapter.version() != version:
+        return lost("grokutils was changed while the case ran")
     source.metadata.pop("papermill", None)
-    own = guard.ended - guard.began if guard.began else 0.0
+    took = guard.ended - guard.began if guard.began else 0.0
     facts = {
         "status": status,
-        "error": error,
-        "seconds": round(own, 3),
-        "overhead": round(time.monotonic() - started - own, 3),
-        "host": socket.gethostname(),
+        "error": re.sub(r"\x1b\[[\d;]*m", "", error),
+        "seconds": round(took, 3),
+        "overhead": round(time.monotonic() - started - took, 3),
+        **machine(),
     }
-    return {**facts, "files": {**files, **_summaries(source, facts)}}
+    summaries, faults = _summaries(source)
+    return {**facts, "faults": faults, "files": {**files, **summaries}}
+
+
+def machine() -> dict:
+    """Where and when something ran, and of which commit's code."""
+    return {
+        "host": socket.gethostname(),
+        "date": datetime.now(UTC).isoformat(timespec="seconds"),
+        "python": platform.python_version(),
+        "version": chapter.version(),
+        "commit": chapter.commit(),
+    }
 
 
 def lost(why: str) -> dict:
     """The result of a case that left nothing but the reason."""
-    return {
-        "status": "failed",
-        "error": why,
-        "seconds": 0.0,
-        "overhead": 0.0,
-        "host": socket.gethostname(),
-        "files": {},
-    }
+    return {"status": "failed", "error": why, "seconds": 0.0, "overhead": 0.0, **machine(), "files": {}}
 
 
 class Guard:
-    """Watches one kernel: tells which cell it is in, and ends it when it takes too long or too much memory."""
+    """Watches one kernel: tells which cell it is in, and ends it when it takes too much or nobody wants it any more."""
 
     def __init__(self, case_id: str, notebook, seconds: float | None, memory: int | None):
         self.case_id, self.notebook, self.seconds, self.memory = case_id, notebook, seconds, memory
@@ -118,19 +103,21 @@ class Guard:
         self.began = self.ended = 0.0
         self.verdict = ""
         self.worker = _worker()  # asked for here: the hooks below may be called in another thread
+        self.key = self.worker and self.worker.get_current_task()
         self._over = threading.Event()
 
-    def client(self, folder: str):
+    def client(self, folder: Path):
         """The nbclient that runs the notebook under this guard."""
         from nbclient import NotebookClient
 
         self._client = NotebookClient(
             self.notebook,
+            config=kernels.settings(),
             timeout=None,
             kernel_name="python3",
             record_timing=False,
             startup_timeout=120,
-            resources={"metadata": {"path": folder}},
+            resources={"metadata": {"path": str(folder)}},
             on_notebook_start=self._start,
             on_cell_execute=self._cell,
             on_cell_executed=self._stamp,
@@ -165,9 +152,15 @@ class Guard:
                 self.verdict = f"TimeLimit: took longer than {self.seconds:g} s"
             elif self.memory is not None and _memory(kernel) > self.memory:
                 self.verdict = f"MemoryLimit: took more than {self.memory / 1e9:.2f} GB"
+            elif self.worker is not None and self._unwanted():
+                self.verdict = "Cancelled: the command that asked for it has ended"
             if self.verdict:
                 _kill(kernel)
                 return
+
+    def _unwanted(self) -> bool:
+        task = self.worker.state.tasks.get(self.key)
+        return task is None or task.state == "cancelled"
 
 
 def _memory(kernel: psutil.Process) -> int:
@@ -186,11 +179,6 @@ def _kill(kernel: psutil.Process) -> None:
                 process.kill()
 
 
-def _environment(threads: int) -> dict[str, str]:
-    kept = {name: value for name, value in os.environ.items() if name != "MPLBACKEND"}  # the kernel chooses
-    return {**kept, **dict.fromkeys(POOLS, str(threads)), "PYDEVD_DISABLE_FILE_VALIDATION": "1"}
-
-
 def _worker():
     """The Dask worker that this thread works for, if any."""
     from distributed import get_worker
@@ -204,23 +192,23 @@ def _left(folder: Path) -> dict[str, bytes]:
     found = {}
     for path in sorted(folder.rglob("*")):
         if path.is_file() and not any(part.is_symlink() for part in (path, *path.parents)):
-            found[f"files/{path.relative_to(folder)}"] = path.read_bytes()
+            found[f"files/{path.relative_to(folder).as_posix()}"] = path.read_bytes()
     return found
 
 
-def _summaries(notebook, facts: dict) -> dict[str, bytes]:
-    claims, measures = [], {}
+def _summaries(notebook) -> tuple[dict[str, bytes], dict[str, str]]:
+    """The files that a case keeps besides its own, and why measures could not be taken."""
+    claims, measured = [], {}
     for cell in notebook.cells:
         for output in cell.get("outputs", []):
             data = output.get("data", {})
             if CLAIM_MIME in data:
                 claims.append(dict(data[CLAIM_MIME]))
-            measures.update(data.get(MEASURES_MIME, {}))
-    if facts["error"]:
-        facts["error"] = re.sub(r"\x1b\[[\d;]*m", "", facts["error"])
-    return {
-        "notebook.ipynb": nbformat.writes(notebook).encode(),
-        "page.html": page.of(notebook).encode(),
-        "claims.json": json.dumps(claims, indent=1, ensure_ascii=False).encode(),
-        "measures.json": json.dumps(measures, indent=1).encode(),
+            measured.update(data.get(measures.MIME, {}))
+    files = {
+        "notebook.ipynb": nbformat.writes(notebook).encode(errors="replace"),
+        "page.html": page.of(notebook).encode(errors="replace"),
+        "claims.json": json.dumps(claims, indent=1).encode(),
+        "measures.json": json.dumps(measured, indent=1).encode(),
     }
+    return files, {name: one["fault"] for name, one in measured.items() if one["fault"]}

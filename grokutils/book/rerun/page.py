@@ -6,7 +6,7 @@ import copy
 import html
 import re
 import shutil
-import tempfile
+import uuid
 import warnings
 from functools import cache
 from importlib.metadata import PackageNotFoundError, distribution
@@ -47,7 +47,6 @@ FRAME = """<!doctype html><html lang="en"><head><meta charset="utf-8">
 
 @cache
 def _exporter():
-    from jinja2 import pass_context
     from nbconvert import HTMLExporter
     from traitlets.config import Config
 
@@ -56,12 +55,7 @@ def _exporter():
         "HTMLExporter": {"template_name": "lab", "template_file": "base.html.j2"},
         "NbConvertBase": {"display_data_priority": shown},
     }
-    exporter = HTMLExporter(config=Config(wishes))
-    plain = exporter.environment.filters["markdown2html"]
-    exporter.register_filter(
-        "markdown2html", pass_context(lambda context, text: plain(context, _plainer(text)))
-    )
-    return exporter
+    return HTMLExporter(config=Config(wishes))
 
 
 def of(notebook) -> str:
@@ -82,8 +76,7 @@ def assets(folder: Path) -> None:
         source = Path(distribution("django-static-mathjax").locate_file("mathjax/static/mathjax/es5"))
     except PackageNotFoundError:
         return
-    part = Path(tempfile.mkdtemp(dir=folder / ".part", prefix="mathjax-"))
-    part.chmod(0o755)
+    part = folder / ".part" / f"mathjax-{uuid.uuid4().hex}"
     shutil.copytree(source / "output/chtml/fonts", part / "output/chtml/fonts")
     shutil.copytree(source / "input/tex/extensions", part / "input/tex/extensions")
     shutil.copy2(source / "tex-mml-chtml.js", part)
@@ -97,10 +90,16 @@ def assets(folder: Path) -> None:
 
 
 def _readable(notebook):
-    """A copy without the set-up cell, its pictures as HTML with their alt text and their width."""
+    """A copy without the set-up cell, its text in plain Markdown, its pictures as HTML with their alt text and width."""
     kept = copy.deepcopy(notebook)
     kept.cells = [cell for cell in kept.cells if "setup" not in cell.metadata.get("tags", [])]
-    for output in (o for cell in kept.cells for o in cell.get("outputs", [])):
+    outputs = [o for cell in kept.cells for o in cell.get("outputs", [])]
+    texts = [(cell, "source") for cell in kept.cells if cell.cell_type == "markdown"]
+    texts += [(o.data, "text/markdown") for o in outputs if "text/markdown" in o.get("data", {})]
+    labels = {label for holder, key in texts for _, label in EQUATION.findall(holder[key])}
+    for holder, key in texts:
+        holder[key] = _plainer(holder[key], labels)
+    for output in outputs:
         about = output.get("metadata", {}).get("image/png", {})
         if "image/png" in output.get("data", {}) and about.get("alt"):
             alt, width = html.escape(about["alt"]), about.get("width", "")
@@ -113,25 +112,39 @@ DIRECTIVE = re.compile(r"^:{3,}\{([\w:-]+)\} *(.*?)\n((?::[\w-]+:.*\n)*)(.*?)^:{
 EQUATION = re.compile(r"\$\$(.+?)\$\$ *\(([\w-]+)\)", re.S)
 
 
-def _plainer(text: str) -> str:
-    """Markdown that any reader understands for the book's MyST: boxes, numbered equations, references."""
-    text = DIRECTIVE.sub(_box, text)
+def _plainer(text: str, labels: set[str]) -> str:
+    """Markdown that any reader understands for the book's MyST: boxes, numbered equations, references.
+
+    ``labels`` are the equations of this page; what lies on other pages of the book is named, not linked.
+    """
+    text = DIRECTIVE.sub(lambda found: _box(found, labels), text)
     text = EQUATION.sub(
         lambda m: f"\\begin{{equation}}{m[1].strip()}\\label{{{m[2]}}}\\end{{equation}}", text
     )
-    text = re.sub(r"\{eq\}`([\w-]+)`", r"$\\eqref{\1}$", text)
-    text = re.sub(r"\{(?:numref|prf:ref)\}`(?:[^`<]*<)?([\w-]+)>?`", lambda m: m[1].replace("-", " "), text)
-    text = re.sub(r"\{cite\w*(?::\w+)?\}`([^`]+)`", r"[\1]", text)
-    return re.sub(r"\{[\w:-]+\}`([^`<]+?)(?: *<[^`]*>)?`", r"\1", text)
-
-
-def _box(found: re.Match) -> str:
-    kind, title, _, body = found.groups()
-    if kind == "dropdown":
-        return f"<details><summary>{title}</summary>\n\n{_plainer(body)}\n\n</details>"
-    head = (
-        title
-        if kind == "admonition"
-        else " ".join(filter(None, [kind.rpartition(":")[2].capitalize(), title]))
+    text = re.sub(
+        r"\{eq\}`([\w-]+)`", lambda m: f"$\\eqref{{{m[1]}}}$" if m[1] in labels else f"({_words(m[1])})", text
     )
-    return f'<div class="admonition"><p class="admonition-title">{head}</p>\n\n{_plainer(body)}\n\n</div>'
+    text = re.sub(r"\{(?:numref|prf:ref|ref)\}`(?:[^`<]*<)?([\w-]+)>?`", lambda m: _words(m[1]), text)
+    text = re.sub(r"\{cite\w*(?::\w+)?\}`([^`]+)`", lambda m: ", ".join(map(_author, m[1].split(","))), text)
+    text = re.sub(r"\{[\w:-]+\}`([^`<]+?)(?: *<[^`]*>)?`", r"\1", text)
+    return re.sub(r"(?<!!)\[([^\]]+)\]\((?!\w+:)[^)\s#]+(?:#[^)\s]*)?\)", r"\1", text)
+
+
+def _words(label: str) -> str:
+    return label.replace("-", " ")
+
+
+def _author(key: str) -> str:
+    """ "Power 2022" for the key power2022grokking of a reference."""
+    found = re.match(r"\s*([a-z]+)(\d{4})", key)
+    return f"{found[1].capitalize()} {found[2]}" if found else key.strip()
+
+
+def _box(found: re.Match, labels: set[str]) -> str:
+    kind, title, _, body = found.groups()
+    body = _plainer(body, labels)
+    if kind == "dropdown":
+        return f"<details><summary>{title}</summary>\n\n{body}\n\n</details>"
+    kinds = [] if kind == "admonition" else [kind.rpartition(":")[2].capitalize()]
+    head = " ".join(filter(None, [*kinds, title]))
+    return f'<div class="admonition"><p class="admonition-title">{head}</p>\n\n{body}\n\n</div>'

@@ -1,19 +1,19 @@
-"""What a command says while it runs: live lines on a terminal, JSON lines for programs, nothing for files."""
+"""What a command says while it runs: a line for each finished case, a bar on a terminal, JSON lines for programs."""
 
 from __future__ import annotations
 
 import json
 import sys
 import threading
+import time
 
-from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+from tqdm import tqdm
 
 from .cases import Case
 
 
 class Watch:
-    """Counts what happens to the cases of one command; the other classes also show it."""
+    """A line on standard error for each case that ends, and on a terminal a bar that knows the cells in work."""
 
     def __init__(self, cases: list[Case], swept: list[str]):
         self.cases = {case.id: case for case in cases}
@@ -21,6 +21,66 @@ class Watch:
         self.done: list[str] = []
         self.failed: dict[str, str] = {}
         self._lock = threading.Lock()  # cells are told by another thread
+        self._cells: dict[str, str] = {}
+
+    def __enter__(self):
+        off = not sys.stderr.isatty()
+        self._bar = tqdm(total=len(self.cases), desc="cases", disable=off, leave=False, dynamic_ncols=True)
+        self._began = time.monotonic()
+        return self
+
+    def __exit__(self, *_) -> None:
+        self._bar.close()
+
+    def label(self, case_id: str) -> str:
+        """A case in words: the parameters that are swept."""
+        return label(case_id, self.cases[case_id].values, self.swept)
+
+    def note(self, text: str) -> None:
+        """Something that a reader should know now."""
+        self._bar.write(f"grokutils: {text}", file=sys.stderr)
+
+    def submitted(self, case: Case) -> None:
+        """A worker will run ``case``."""
+
+    def cell(self, case: str, cell: int, cells: int) -> None:
+        """A worker is in that cell."""
+        with self._lock:
+            if case in self.cases and case not in self.done and case not in self.failed:
+                self._cells[case] = f"{self.label(case)}: cell {cell} of {cells}"
+                self._bar.set_postfix_str("; ".join(self._cells.values()))
+
+    def again(self, case: Case, why: str) -> None:
+        """``case`` is tried once more."""
+        self.note(f"{self.label(case.id)} again: {why}")
+
+    def elsewhere(self, case: Case) -> None:
+        """Another command has finished ``case``."""
+        self.done.append(case.id)
+        self._over(case, "finished by another command")
+
+    def finished(self, case: Case, result: dict) -> None:
+        """``case`` is kept."""
+        if result["status"] == "done":
+            self.done.append(case.id)
+            faults = "".join(f"; {name} is NaN ({why})" for name, why in result.get("faults", {}).items())
+            self._over(case, f"finished in {result['seconds']:.1f} s{faults}")
+        else:
+            self.failed[case.id] = result["error"]
+            self._over(case, f"failed, {first_line(result['error'])}")
+
+    def _over(self, case: Case, what: str) -> None:
+        with self._lock:
+            self._cells.pop(case.id, None)
+            ended, total = len(self.done) + len(self.failed), len(self.cases)
+            left = (time.monotonic() - self._began) / ended * (total - ended)
+            rest = f"; about {duration(left)} left" if ended < total else ""
+            self._bar.write(f"[{ended}/{total}] {self.label(case.id)}: {what}{rest}", file=sys.stderr)
+            self._bar.update()
+
+
+class Json(Watch):
+    """For programs: one JSON object a line on standard output."""
 
     def __enter__(self):
         return self
@@ -28,76 +88,13 @@ class Watch:
     def __exit__(self, *_) -> None:
         pass
 
-    def label(self, case_id: str) -> str:
-        """A case in words: the parameters that are swept."""
-        values = self.cases[case_id].values
-        return " ".join(f"{name}={values[name]}" for name in self.swept) or case_id
-
-    def submitted(self, case: Case) -> None:
-        """A worker will run ``case``."""
-
-    def cell(self, case: str, cell: int, cells: int) -> None:
-        """A worker is in that cell."""
-
-    def again(self, case: Case, why: str) -> None:
-        """``case`` is tried once more."""
-
-    def elsewhere(self, case: Case) -> None:
-        """Another command has finished ``case``."""
-        self.done.append(case.id)
-
-    def finished(self, case: Case, result: dict) -> None:
-        """``case`` is kept."""
-        if result["status"] == "done":
-            self.done.append(case.id)
-        else:
-            self.failed[case.id] = result["error"]
-
-
-class Lines(Watch):
-    """On a terminal: a line for each running case and one for all."""
-
-    def __enter__(self):
-        columns = TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn()
-        self._bars = Progress(*columns, console=Console(stderr=True), transient=True)
-        self._bars.start()
-        self._all = self._bars.add_task("all cases", total=len(self.cases))
-        self._tasks: dict[str, int] = {}
-        return self
-
-    def __exit__(self, *_) -> None:
-        self._bars.stop()
-
-    def cell(self, case: str, cell: int, cells: int) -> None:
-        with self._lock:
-            if case not in self.cases or case in self.done or case in self.failed:
-                return
-            if case not in self._tasks:
-                self._tasks[case] = self._bars.add_task(f"  {self.label(case)}, cell")
-            self._bars.update(self._tasks[case], completed=cell, total=cells)
-
-    def elsewhere(self, case: Case) -> None:
-        super().elsewhere(case)
-        self._over(case)
-
-    def finished(self, case: Case, result: dict) -> None:
-        super().finished(case, result)
-        self._over(case)
-
-    def _over(self, case: Case) -> None:
-        with self._lock:
-            if (task := self._tasks.pop(case.id, None)) is not None:
-                self._bars.remove_task(task)
-            self._bars.update(self._all, advance=1)
-
-
-class Json(Watch):
-    """For programs: one JSON object a line on standard output."""
-
     def say(self, event: str, **facts) -> None:
         """Write one event."""
         with self._lock:
-            print(json.dumps({"event": event, **facts}, ensure_ascii=False), flush=True)
+            print(json.dumps({"event": event, **facts}), flush=True)
+
+    def note(self, text: str) -> None:
+        self.say("note", text=text)
 
     def submitted(self, case: Case) -> None:
         self.say("submitted", case=case.id, parameters=case.values)
@@ -110,17 +107,34 @@ class Json(Watch):
         self.say("again", case=case.id, why=why)
 
     def elsewhere(self, case: Case) -> None:
-        super().elsewhere(case)
+        self.done.append(case.id)
         self.say("elsewhere", case=case.id)
 
     def finished(self, case: Case, result: dict) -> None:
-        super().finished(case, result)
+        if result["status"] == "done":
+            self.done.append(case.id)
+        else:
+            self.failed[case.id] = result["error"]
         self.say(
             result["status"], **{key: result[key] for key in ("error", "seconds", "tries")}, case=case.id
         )
 
 
-def watch(cases: list[Case], swept: list[str], as_json: bool) -> Watch:
-    """The watch that fits where the output goes."""
-    kind = Json if as_json else Lines if sys.stderr.isatty() else Watch
-    return kind(cases, swept)
+def label(case_id: str, values: dict, swept: list[str]) -> str:
+    """A case in words: the parameters that are swept."""
+    return " ".join(f"{name}={values[name]}" for name in swept) or case_id
+
+
+def first_line(text: str) -> str:
+    """What an error says first; "no reason given" for one that says nothing."""
+    return next(iter(text.splitlines()), "no reason given")
+
+
+def duration(seconds: float | None) -> str:
+    """A time in words."""
+    if seconds is None:
+        return "time not measured"
+    for least, unit, name in ((172800, 86400, "days"), (5400, 3600, "h"), (90, 60, "min")):
+        if seconds >= least:
+            return f"{seconds / unit:.1f} {name}"
+    return f"{seconds:.0f} s"

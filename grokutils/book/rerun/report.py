@@ -1,10 +1,12 @@
-"""One page that shows what a sweep found: summary, a figure for each claim and measure, table, links."""
+"""One page that shows what a sweep found: provenance, claims, figures, and a table of cases to sort and filter."""
 
 from __future__ import annotations
 
 import base64
 import html
+import os
 import re
+import statistics
 from pathlib import Path
 
 import matplotlib as mpl
@@ -12,75 +14,152 @@ import numpy as np
 import pandas as pd
 
 from ... import figures
-from . import collect, page
+from ...claims import MARKS
+from . import collect, page, progress
 from .store import Store
 
 LINES = 12  # curves that one panel can hold
+TICKS = 10  # labels that one axis can hold
 SEED = re.compile(r"(^|_)seed$")  # what is only repeated: figures show means over it
+STYLE = """
+body { max-width: 75rem; }
+dl { display: grid; grid-template-columns: max-content 1fr; gap: 0.1rem 1rem; } dt { color: var(--muted); } dd { margin: 0; overflow-wrap: anywhere; }
+figure { margin: 1.5rem 0; } figcaption { color: var(--muted); font-size: 0.9rem; }
+.scroll { max-height: 80vh; overflow: auto; border: 1px solid var(--line); } .scroll table { display: table; font-variant-numeric: tabular-nums; font-size: 0.9rem; }
+.scroll th { background: var(--soft); position: sticky; top: 0; vertical-align: bottom; z-index: 1; } .scroll td { white-space: nowrap; }
+.scroll th button { background: none; border: 0; color: inherit; cursor: pointer; font: inherit; font-weight: 600; max-width: 9rem; overflow-wrap: anywhere; padding: 0; text-align: left; }
+th[aria-sort=ascending] button::after { content: " ▲"; } th[aria-sort=descending] button::after { content: " ▼"; }
+input { background: var(--ground); border: 1px solid var(--line); color: inherit; font: inherit; margin-bottom: 0.5rem; max-width: 100%; padding: 0.3rem 0.5rem; width: 24rem; }
+"""
+SCRIPT = """
+const table = document.querySelector(".scroll table"), rows = [...table.tBodies[0].rows], filter = document.querySelector("input");
+filter.oninput = () => {
+  const words = filter.value.toLowerCase().split(/\\s+/).filter(Boolean);
+  for (const row of rows) row.hidden = !words.every(word => row.dataset.text.includes(word));
+  document.querySelector("output").value = rows.filter(row => !row.hidden).length + " of " + rows.length + " cases";
+};
+[...table.tHead.rows[0].cells].forEach((head, i) => head.firstElementChild && (head.firstElementChild.onclick = () => {
+  const up = head.ariaSort !== "ascending", key = row => row.cells[i].dataset.value;
+  for (const other of table.tHead.rows[0].cells) other.ariaSort = null;
+  head.ariaSort = up ? "ascending" : "descending";
+  const order = (a, b) => a === b ? 0 : isNaN(a) || isNaN(b) ? String(a).localeCompare(b) : a - b;
+  rows.sort((a, b) => (up ? 1 : -1) * order(key(a), key(b)));
+  table.tBodies[0].append(...rows);
+}));
+filter.oninput();
+"""
 TEMPLATE = """<h1>{{ title }}</h1>
-<p>{{ cases }} cases of <code>{{ chapter }}</code>{% if swept %}, over {{ swept|join(", ") }}{% endif %};
-{{ failed|length }} failed.</p>
-{% if failed %}<h2>Failed</h2><ul>{% for case, error in failed %}
-<li><a href="failed/{{ case }}/page.html">{{ case }}</a>: {{ error }}</li>{% endfor %}</ul>{% endif %}
+<p>{{ counted }}{% if failed %}; {{ failed|length }} failed{% endif %}{% if missing %}; {{ missing }} not run yet{% endif %}.</p>
+<dl>{% for name, value in facts %}<dt>{{ name }}</dt><dd>{{ value }}</dd>{% endfor %}</dl>
+{% if failed %}<details{% if failed|length < 20 %} open{% endif %}><summary>Failed: {{ failed|length }}</summary><ul>{% for case, label, error in failed %}
+<li><a href="{{ base }}failed/{{ case }}/page.html">{{ label }}</a>: {{ error }}</li>{% endfor %}</ul></details>{% endif %}
 {% if claims %}<h2>Claims</h2><table><tr><th>claim</th>{% for v in verdicts %}<th>{{ v }}</th>{% endfor %}</tr>
 {% for name, counts in claims %}<tr><td>{{ name }}</td>{% for n in counts %}<td>{{ n }}</td>{% endfor %}</tr>{% endfor %}</table>{% endif %}
 {% if pictures %}<h2>Figures</h2>{% for alt, data in pictures %}
 <figure><img alt="{{ alt }}" src="data:image/png;base64,{{ data }}"><figcaption>{{ alt }}</figcaption></figure>{% endfor %}{% endif %}
-<h2>Cases</h2><table><tr><th>case</th>{% for h in heads %}<th>{{ h }}</th>{% endfor %}</tr>
-{% for case, entries in rows %}<tr><td><a href="cases/{{ case }}/page.html">page</a>
-<a href="cases/{{ case }}/notebook.ipynb">notebook</a></td>{% for e in entries %}<td>{{ e }}</td>{% endfor %}</tr>{% endfor %}</table>
-"""
+<h2>Cases</h2><p><label>Filter <input type="search" placeholder="words, as n=3"></label> <output></output></p>
+<div class="scroll" tabindex="0"><table><thead><tr><th>case</th>{% for h in heads %}<th><button>{{ h }}</button></th>{% endfor %}</tr></thead><tbody>
+{% for case, text, entries in rows %}<tr data-text="{{ text }}"><td><a href="{{ base }}cases/{{ case }}/page.html">page</a>
+<a href="{{ base }}cases/{{ case }}/notebook.ipynb">notebook</a></td>{% for value, shown in entries %}<td data-value="{{ value }}">{{ shown }}</td>{% endfor %}</tr>{% endfor %}
+</tbody></table></div>"""
 
 
-def write(store: Store) -> Path:
-    """Write ``report.html`` into the folder; returns its path. It loads nothing: figures are inside."""
+def write(store: Store, asked: dict[str, str] | None = None, out: Path | None = None) -> Path:
+    """Write ``report.html`` into ``out``; returns its path. It loads nothing: figures are inside."""
     import jinja2
 
-    found, plans = collect.table(store), store.plans()
+    out, found, plan = out or store.folder, collect.table(store, asked), store.plans()[-1]
     parameters = [name for name in found.columns if name not in (*collect.COLUMNS, "case")]
     swept = [name for name in parameters if found[name].nunique() > 1]
     failed = found[found.kind == "failed"]
     claims = found[found.kind == "claim"]
     counts = claims.groupby(["name", "verdict"]).size().unstack(fill_value=0)
     wide = _wide(found, swept)
+    about = {case: store.facts(case) for case in wide.case}
     heads = [name for name in wide.columns if name != "case"]
-    template = jinja2.Environment(autoescape=True).from_string(TEMPLATE)
     with mpl.rc_context({"figure.max_open_warning": 0}):
         pictures = [*_all_figures(wide, found, swept), *_curves(store, swept)]
-    body = template.render(
-        title=plans[0]["title"],
-        chapter=plans[0]["chapter"],
-        cases=found.case.nunique(),
-        swept=swept,
-        failed=list(zip(failed.case, failed.measured, strict=True)),
+    labels = {row.case: " ".join(f"{n}={getattr(row, n)}" for n in swept) for row in found.itertuples()}
+    rows = [(row["case"], *_row(row, heads, about[row["case"]])) for row in wide.to_dict("records")]
+    body = jinja2.Environment(autoescape=True).from_string(TEMPLATE).render(
+        title=plan["title"],
+        base=f"{os.path.relpath(store.folder, out)}/" if out != store.folder else "",
+        counted=f"{found.case.nunique()} cases of {plan['chapter']}",
+        missing=len(store.cases()) - found.case.nunique(),
+        facts=_facts(found, parameters, swept, plan, [fact for fact in about.values() if fact]),
+        failed=[(c, labels[c] or c, e) for c, e in zip(failed.case, failed.measured, strict=True)],
         verdicts=list(counts.columns),
         claims=[(name, list(row)) for name, row in zip(counts.index, counts.values, strict=True)],
         pictures=[(alt, base64.b64encode(figures.png(figure)[0]).decode()) for figure, alt in pictures],
-        heads=heads,
-        rows=[(row["case"], [_shown(row[head]) for head in heads]) for row in wide.to_dict("records")],
+        heads=[*heads, "seconds", "machine", "date"],
+        rows=rows,
+    )  # fmt: skip
+    text = page.FRAME.format(
+        title=html.escape(plan["title"]),
+        style=page.STYLE + STYLE,
+        scripts="",
+        body=f"{body}<script>{SCRIPT}</script>",
     )
-    title = html.escape(plans[0]["title"])
-    text = page.FRAME.format(title=title, style=page.STYLE, scripts="", body=body)
-    path = store.folder / "report.html"
-    store.write(path, text)
-    return path
+    store.write(out / "report.html", text)
+    return out / "report.html"
+
+
+def _facts(found: pd.DataFrame, parameters: list, swept: list, plan: dict, about: list[dict]) -> list[tuple]:
+    """What was run, with what, where and when: (name, text)."""
+    once = found.drop_duplicates("case")
+    ranges = {name: sorted(set(once[name]), key=lambda v: (isinstance(v, str), v)) for name in swept}
+    several = lambda key: ", ".join(sorted({str(f[key]) for f in about if f.get(key)}))  # noqa: E731
+    dates, seconds = sorted(f["date"] for f in about if "date" in f), [f["seconds"] for f in about]
+    facts = {
+        **{f"swept: {n}": ", ".join(map(str, v if len(v) <= 8 else [*v[:3], "…", v[-1]])) for n, v in ranges.items()},
+        "fixed": ", ".join(f"{n} = {once[n].iloc[0]}" for n in parameters if n not in swept),
+        "code": f"{plan['code']} (grokutils {plan.get('version', '')})",
+        "commit": several("commit"),
+        "run": " to ".join(dict.fromkeys((dates[0], dates[-1]))) if dates else "",
+        "machines": several("host"),
+        "python": several("python"),
+        "time": f"{progress.duration(sum(seconds))} in all, {progress.duration(statistics.median(seconds))} a case"
+        if seconds else "",
+    }  # fmt: skip
+    return [(name, text) for name, text in facts.items() if text]
 
 
 def _wide(found: pd.DataFrame, swept: list[str]) -> pd.DataFrame:
-    """One row a case: what is swept, each claim's verdict, each measure."""
+    """One row a case: what is swept, each measure, each claim's verdict."""
     rows = []
     for case, lines in found[found.kind != "failed"].groupby("case", sort=False):
         row = {"case": case, **{name: lines[name].iloc[0] for name in swept}}
-        for line in lines[lines.kind != "none"].itertuples():
-            row[line.name] = line.verdict if line.kind == "claim" else line.value
+        for line in (
+            lines[lines.kind != "none"].sort_values("kind", ascending=False, kind="stable").itertuples()
+        ):
+            row[_head(line, swept)] = line.verdict if line.kind == "claim" else line.value
         rows.append(row)
     return pd.DataFrame(rows, columns=None if rows else ["case", *swept])
 
 
-def _shown(value) -> str:
-    return (
-        "" if value is None or value is pd.NA else f"{value:.4g}" if isinstance(value, float) else str(value)
-    )
+def _head(line, swept: list[str]) -> str:
+    return f"{line.name} ({line.kind})" if line.name in ("case", *swept) else line.name
+
+
+def _row(row: dict, heads: list[str], about: dict) -> tuple[str, list[tuple]]:
+    """A case's text to filter by, and (value to sort by, text to show) of each cell."""
+    values = [row[head] for head in heads] + [about.get(key, "") for key in ("seconds", "host", "date")]
+    words = " ".join(f"{head}={_shown(row[head])}" for head in heads)
+    return f"{words} {about.get('host', '')}".lower(), [
+        (_shown(value, 12), _shown(value)) for value in values
+    ]
+
+
+def _shown(value, digits: int = 4) -> str:
+    if value is None or value is pd.NA:
+        return ""
+    if isinstance(value, float):
+        return (
+            {"inf": "Infinity", "-inf": "-Infinity"}.get(str(value), f"{value:.{digits}g}")
+            if digits > 4
+            else f"{value:.4g}"
+        )
+    return f"{MARKS[value]} {value}" if value in MARKS else str(value)
 
 
 def _all_figures(wide: pd.DataFrame, found: pd.DataFrame, swept: list[str]):
@@ -89,65 +168,107 @@ def _all_figures(wide: pd.DataFrame, found: pd.DataFrame, swept: list[str]):
     axes = [name for name in varied if not SEED.search(name)] or varied
     if not axes or wide.empty:
         return
-    for name in dict.fromkeys(found[found.kind == "measure"].name):
-        yield _figure(wide.assign(y=wide[name].astype(float)), axes, str(name))
-    for name in dict.fromkeys(found[found.kind == "claim"].name):
-        if wide[name].nunique() > 1:
-            yield _figure(
-                wide.assign(y=(wide[name] == "holds").astype(float)), axes, f"share where {name} holds"
+    lines = found[found.kind.isin(["measure", "claim"])].drop_duplicates(["kind", "name"])
+    for line in lines.sort_values("kind", ascending=False, kind="stable").itertuples():
+        column = wide[_head(line, swept)]
+        if line.kind == "measure":
+            yield _figure(wide[axes].assign(y=column.astype(float)), axes, str(line.name))
+        elif column.nunique() > 1:  # what could not be tested neither holds nor fails
+            share = column.map(
+                lambda v: float(v.startswith("holds")) if v in MARKS and "not" not in v else np.nan
             )
+            yield _figure(wide[axes].assign(y=share), axes, f"share where {line.name} holds")
 
 
 def _figure(data: pd.DataFrame, axes: list[str], label: str):
     """A line, a heat map or parallel coordinates, for one, two or more swept parameters; means over the rest."""
     mean = data.groupby(axes, as_index=False).y.mean()
-    if mean.y.isna().all():
-        alt = f"{label}: no finite value"
-        figure, panel = figures.axes(ratio=0.2)
-        panel.set_title(alt)
-        return figure, alt
-    low, high = mean.loc[mean.y.idxmin()], mean.loc[mean.y.idxmax()]
-    at = lambda row: ", ".join(f"{name} = {row[name]}" for name in axes)  # noqa: E731
-    alt = f"{label}: from {low.y:.4g} at {at(low)} to {high.y:.4g} at {at(high)}"
-    figure, panel = figures.axes()
-    if len(axes) == 1:
-        numeric = pd.api.types.is_numeric_dtype(mean[axes[0]])
-        where = dict(zip(mean[axes[0]], mean[axes[0]] if numeric else range(len(mean)), strict=True))
-        panel.plot([where[v] for v in data[axes[0]]], data.y, "o", color="0.6", label="each case")
-        panel.plot(list(where.values()), mean.y, marker="s", label="mean")
-        panel.set_xticks(list(where.values()), [str(v) for v in where])
-        panel.set(xlabel=axes[0], ylabel=label)
-        panel.legend()
+    finite = mean[np.isfinite(mean.y)]
+    endless = int(np.isinf(mean.y).sum())
+    words = [f"{endless} of {len(mean)} infinite"] if endless else []
+    if len(finite):
+        low, high = finite.loc[finite.y.idxmin()], finite.loc[finite.y.idxmax()]
+        at = lambda row: ", ".join(f"{name} = {row[name]}" for name in axes)  # noqa: E731
+        words.insert(0, f"from {low.y:.4g} at {at(low)} to {high.y:.4g} at {at(high)}")
+    alt = f"{label}: {'; '.join(words) or 'no finite value'}"
+    figure, panel = figures.axes(ratio=0.62 if len(finite) else 0.2)
+    if not len(finite):
+        panel.set(title=alt, xticks=[], yticks=[])
+    elif len(axes) == 1:
+        _line(panel, data, mean, axes[0], label)
     elif len(axes) == 2:
-        grid = mean.pivot(index=axes[0], columns=axes[1], values="y")
-        shown = panel.imshow(grid.to_numpy(float), origin="lower", aspect="auto")
-        panel.set_xticks(range(grid.shape[1]), [str(v) for v in grid.columns])
-        panel.set_yticks(range(grid.shape[0]), [str(v) for v in grid.index])
-        panel.set(xlabel=axes[1], ylabel=axes[0])
-        panel.grid(False)
-        figure.colorbar(shown, label=label)
+        _map(figure, panel, mean, axes, label)
     else:
-        _parallel(figure, panel, mean, axes, label)
+        _parallel(panel, mean, axes, label)
     return figure, alt
 
 
-def _parallel(figure, panel, mean: pd.DataFrame, axes: list[str], label: str) -> None:
-    names = [*axes, "y"]
+def _places(values: pd.Series) -> tuple[pd.Series, list, list[str]]:
+    """Where values stand on an axis, and its ticks: numbers at their size, anything else (inf, too) in order."""
+    numeric = pd.api.types.is_numeric_dtype(values) and not pd.api.types.is_bool_dtype(values)
+    known = sorted(set(values), key=lambda v: (isinstance(v, str), v))
+    if numeric and np.isfinite(values.astype(float)).all():
+        spots = dict(zip(known, known, strict=True))
+    else:
+        spots = {value: i for i, value in enumerate(known)}
+    chosen = known[:: -(-len(known) // TICKS)]
+    return values.map(spots).astype(float), [spots[v] for v in chosen], [_tick(v) for v in chosen]
+
+
+def _tick(value) -> str:
+    text = f"{value:g}" if isinstance(value, float) else str(value)
+    return text if len(text) <= 14 else f"{text[:13]}…"
+
+
+def _line(panel, data: pd.DataFrame, mean: pd.DataFrame, name: str, label: str) -> None:
+    where, ticks, words = _places(mean[name])
+    spot = dict(zip(mean[name], where, strict=True))
+    y = data.y.where(np.isfinite(data.y))
+    panel.plot(data[name].map(spot), y, "o", color="0.6", ls="none", label="each case")
+    panel.plot(where, mean.y.where(np.isfinite(mean.y)), marker="s", label="mean")
+    for place in where[np.isinf(mean.y)]:
+        panel.annotate("∞", (place, 1), xycoords=("data", "axes fraction"), ha="center", va="top")
+    spread = where[where > 0]
+    if len(spread) == len(where) and where.max() > 50 * where.min() and isinstance(mean[name].iloc[0], float):
+        panel.set_xscale("log")
+    panel.set_xticks(ticks, words)
+    panel.minorticks_off()
+    panel.set(xlabel=name, ylabel=label)
+    panel.legend()
+
+
+def _map(figure, panel, mean: pd.DataFrame, axes: list[str], label: str) -> None:
+    grid = mean.pivot(index=axes[0], columns=axes[1], values="y")
+    shown = panel.imshow(grid.where(np.isfinite(grid)).to_numpy(float), origin="lower", aspect="auto")
+    for row, column in np.argwhere(np.isinf(grid.to_numpy(float))):
+        panel.annotate("∞", (column, row), ha="center", va="center")
+    for axis, values in (("x", grid.columns), ("y", grid.index)):
+        step = -(-len(values) // TICKS)
+        getattr(panel, f"set_{axis}ticks")(range(0, len(values), step), [_tick(v) for v in values[::step]])
+    panel.set(xlabel=axes[1], ylabel=axes[0])
+    panel.grid(False)
+    figure.colorbar(shown, label=label)
+
+
+def _parallel(panel, mean: pd.DataFrame, axes: list[str], label: str) -> None:
     heights = []
-    for i, name in enumerate(names):
-        values = mean[name]
-        if not pd.api.types.is_numeric_dtype(values):
-            values = values.astype("category").cat.codes
-        spread = (values.max() - values.min()) or 1
-        heights.append((values - values.min()) / spread)
-        ends = [(0, mean[name].min()), (1, mean[name].max())]
-        for height, value in ends:
-            panel.annotate(_shown(value), (i, height), xytext=(4, 4), textcoords="offset points", fontsize=8)
+    for i, name in enumerate([*axes, "y"]):
+        values = mean[name].where(np.isfinite(mean[name])) if name == "y" else mean[name]
+        where, ticks, words = _places(values.dropna())
+        low, spread = where.min(), (where.max() - where.min()) or 1
+        heights.append(((where - low) / spread).reindex(mean.index))
+        for tick, word in (
+            {ticks[0]: words[0], ticks[-1]: words[-1]}.items()
+            if len(ticks) > 4
+            else zip(ticks, words, strict=True)
+        ):
+            place = (i, (tick - low) / spread)
+            panel.annotate(word, place, xytext=(4, 4), textcoords="offset points", fontsize=8)
         panel.axvline(i, color="0.5", lw=0.8, ls="-")
     shades = mpl.colormaps[figures.SEQUENTIAL](heights[-1].fillna(0))
     for line, shade in zip(np.array(heights).T, shades, strict=True):
         panel.plot(line, color=shade, ls="-", lw=1)
-    panel.set_xticks(range(len(names)), [*axes, label])
+    panel.set_xticks(range(len(axes) + 1), [*axes, label])
     panel.set_yticks([])
     panel.grid(False)
 
@@ -174,7 +295,5 @@ def _curves(store: Store, swept: list[str]):
             if swept:
                 panel.legend(fontsize=7)
             low, high = float(values.min()), float(values.max())
-            yield (
-                figure,
-                f"{variable} in {name} over {time}, {min(len(dataset.case), LINES)} cases: from {low:.4g} to {high:.4g}",
-            )
+            of = f"{min(len(dataset.case), LINES)} of {len(dataset.case)} cases"
+            yield figure, f"{variable} in {name} over {time}, {of}: from {low:.4g} to {high:.4g}"

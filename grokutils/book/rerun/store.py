@@ -1,26 +1,32 @@
 """The folder that keeps results: each case's appear whole or not at all, and one command at a time works on a case.
 
 ``cases/ID/`` and ``failed/ID/`` hold what a case left, ``plans/`` what was asked for. A case is claimed by a lock on one
-byte of ``.lock``: the system frees it when its holder ends, however that happens.
+byte of ``.lock``: the system frees it when its holder ends, however that happens. Files get the user's own umask.
 """
 
 from __future__ import annotations
 
+import contextlib
 import errno
-import fcntl
 import json
 import os
 import re
 import shutil
-import tempfile
 import time
+import uuid
 from pathlib import Path
 
 from .cases import Case
 from .chapter import Refused
 
+try:
+    import fcntl
+except ImportError:  # Windows
+    fcntl = None
+
 ROOM = 100_000_000  # bytes that must be free before a sweep starts
 FULL = (errno.ENOSPC, errno.EDQUOT)
+HELD = (errno.EACCES, errno.EAGAIN)  # how a system says that another process has the lock
 PARTS = ("cases", "failed", "plans")
 ID = re.compile(r"[0-9a-f]{16}")
 
@@ -34,50 +40,70 @@ class Store:
 
     def __init__(self, folder: Path):
         self.folder = folder
-        self._lock = None
+        self._lock: int | None = None
+        self._writable = True
 
     def prepare(self, chapter: str) -> None:
         """Make the folder ready to be written to; raises Refused where that cannot be."""
-        marker = self.folder / "chapter.txt"
+        if fcntl is None:
+            raise Refused("run and sweep need the file locks of Linux or macOS; on Windows use WSL")
+        marker, at = self.folder / "chapter.txt", f"--out '{self.folder}'"
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
             strange = [e for e in self.folder.iterdir() if e.name[0] != "." and e.name not in PARTS]
             if strange and not marker.exists():
-                raise Refused(f"--out '{self.folder}': is not empty and holds no results; give a new folder")
+                raise Refused(f"{at}: is not empty and holds no results; give a new folder")
             for name in (*PARTS, ".part"):
                 (self.folder / name).mkdir(exist_ok=True)
             if not marker.exists():
                 self.write(marker, chapter + "\n")
-            self._lock = os.open(self.folder / ".lock", os.O_RDWR | os.O_CREAT, 0o644)
-            free = shutil.disk_usage(self.folder).free
+            self._lock = os.open(self.folder / ".lock", os.O_RDWR | os.O_CREAT, 0o666)
         except FileExistsError as error:
-            raise Refused(f"--out '{self.folder}': is a file; must be a folder") from error
+            raise Refused(f"{at}: is a file; must be a folder") from error
         except (OSError, DiskFull) as error:
             why = getattr(error, "strerror", None) or error
-            raise Refused(f"--out '{self.folder}': cannot be written to ({why})") from error
+            raise Refused(f"{at}: cannot be written to ({why})") from error
+        try:
+            self.claim("0" * 16) and self.release("0" * 16)
+        except OSError as error:
+            raise Refused(
+                f"{at}: its file system keeps no locks ({error.strerror}); give a folder on another disk"
+            ) from error
         if (kept := marker.read_text(encoding="utf-8").strip()) != chapter:
-            raise Refused(f"--out '{self.folder}': holds results of chapter {kept}; give another folder")
+            raise Refused(f"{at}: holds results of chapter {kept}; give another folder")
+        self._sweep_up()
+
+    def room(self) -> None:
+        """Refuse to start where too little space is free."""
+        free = shutil.disk_usage(self.folder).free
         if free < ROOM:
             raise Refused(
                 f"--out '{self.folder}': only {free // 10**6} MB are free; at least {ROOM // 10**6} are needed"
             )
-        self._sweep_up()
 
     def existing(self) -> Store:
-        """This store, if it holds results."""
+        """This store, if it holds results; somebody else's archive, or a read-only one, serves too."""
         if not (self.folder / "chapter.txt").is_file():
             raise Refused(f"--out '{self.folder}': holds no results of `grokutils run` or `grokutils sweep`")
-        self._lock = os.open(self.folder / ".lock", os.O_RDWR | os.O_CREAT, 0o644)
+        for mode in (os.O_RDWR, os.O_RDONLY):
+            try:
+                self._lock, self._writable = os.open(self.folder / ".lock", mode), mode == os.O_RDWR
+                break
+            except OSError:  # read-only, or copied without the lock: nobody runs there
+                continue
         return self
 
     # ---- who works on what
 
     def claim(self, case_id: str) -> bool:
-        """Take a case, unless another command has it."""
+        """Take a case, unless another command has it; raises OSError where locks do not work."""
+        kind = fcntl.LOCK_EX if self._writable else fcntl.LOCK_SH
         try:
-            fcntl.lockf(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB, 1, int(case_id[:15], 16))
-        except OSError:
-            return False
+            fcntl.lockf(self._lock, kind | fcntl.LOCK_NB, 1, int(case_id[:15], 16))
+        except OSError as error:
+            if error.errno in HELD:
+                return False
+            raise
         return True
 
     def release(self, case_id: str) -> None:
@@ -85,10 +111,15 @@ class Store:
         fcntl.lockf(self._lock, fcntl.LOCK_UN, 1, int(case_id[:15], 16))
 
     def running(self, case_id: str) -> bool:
-        """Whether another command works on a case."""
-        if not self.claim(case_id):
-            return True
-        self.release(case_id)
+        """Whether another command works on a case, as far as can be told here."""
+        if fcntl is None or self._lock is None:
+            return False
+        try:
+            if not self.claim(case_id):
+                return True
+            self.release(case_id)
+        except OSError:
+            pass
         return False
 
     # ---- what is there
@@ -100,6 +131,15 @@ class Store:
     def done(self, case_id: str) -> bool:
         """Whether a case's results are there."""
         return (self.place(case_id) / "case.json").is_file()
+
+    def stamp(self, case_id: str) -> list:
+        """What changes when a case's results or its failure do."""
+        paths = [self.place(case_id, failed) / "case.json" for failed in (False, True)]
+        return [path.stat().st_mtime_ns for path in paths if path.exists()]
+
+    def facts(self, case_id: str) -> dict:
+        """What is known of a finished case's run: its time, machine, date, commit."""
+        return read_json(self.place(case_id) / "case.json") or {}
 
     def failure(self, case_id: str) -> dict | None:
         """How a case failed the last time; None if it did not."""
@@ -120,34 +160,39 @@ class Store:
         plans = self.plans()
         return {i: v for plan in plans if plan["code"] == plans[-1]["code"] for i, v in plan["cases"].items()}
 
+    def measures(self) -> dict[str, str]:
+        """Expressions of the measures that were asked for, by name; of two with one name the later."""
+        return {name: text for plan in self.plans() for name, text in plan.get("measures", {}).items()}
+
     # ---- writing
 
     def write(self, path: Path, content: str | bytes) -> None:
         """Write a file so that ``path`` holds the old content or the new one."""
-        data = content.encode() if isinstance(content, str) else content
-        descriptor, scratch = tempfile.mkstemp(dir=path.parent, prefix=".")
+        data = content.encode(errors="replace") if isinstance(content, str) else content
+        scratch = path.with_name(f".{uuid.uuid4().hex}")
         try:
-            with os.fdopen(descriptor, "wb") as file:
+            with open(scratch, "xb") as file:
                 _put(file, data)
             os.replace(scratch, path)
         except OSError as error:
-            Path(scratch).unlink(missing_ok=True)
+            scratch.unlink(missing_ok=True)
             raise _told(error, self.folder) from error
 
     def keep_result(self, case: Case, result: dict) -> Path:
         """Put what a worker returned for ``case`` in its place."""
         facts = {key: value for key, value in result.items() if key != "files"}
-        record = json.dumps({"id": case.id, "parameters": case.values, **facts}, indent=1, ensure_ascii=False)
+        record = json.dumps({"id": case.id, "parameters": case.values, "code": case.code, **facts}, indent=1)
         files = {**result["files"], "case.json": record.encode()}
+        before = read_json(self.place(case.id) / "measures.json")
+        if before and result["status"] == "done":  # measures asked for earlier stay
+            files["measures.json"] = json.dumps({**before, **json.loads(files["measures.json"])}).encode()
         return self.keep(case.id, files, result["status"] != "done")
 
     def keep(self, case_id: str, files: dict[str, bytes], failed: bool) -> Path:
         """Put a case's files in its place, all or none."""
-        place = self.place(case_id, failed)
-        part = None
+        place, part = self.place(case_id, failed), self._part()
         try:
-            part = Path(tempfile.mkdtemp(dir=self.folder / ".part", prefix=f"{os.getpid()}-"))
-            part.chmod(0o755)
+            part.mkdir()
             for name, data in files.items():
                 target = part / name
                 target.parent.mkdir(parents=True, exist_ok=True)
@@ -160,21 +205,28 @@ class Store:
             if not failed:
                 self._remove(self.place(case_id, failed=True))
         except OSError as error:
-            if part is not None:
-                shutil.rmtree(part, ignore_errors=True)
+            shutil.rmtree(part, ignore_errors=True)
             raise _told(error, self.folder) from error
         return place
 
+    def _part(self) -> Path:
+        return self.folder / ".part" / uuid.uuid4().hex
+
     def _remove(self, place: Path) -> None:
         if place.exists():
-            old = Path(tempfile.mkdtemp(dir=self.folder / ".part", prefix=f"{os.getpid()}-")) / "old"
+            old = self.folder / ".part" / f"{place.parent.name}.{place.name}.{uuid.uuid4().hex}"
             os.rename(place, old)
-            shutil.rmtree(old.parent)
+            shutil.rmtree(old)
 
     def _sweep_up(self) -> None:
-        """Remove what commands left that were killed while they wrote, an hour or more ago."""
+        """Put back what a killed command was about to replace; remove what it was writing, after an hour."""
         for left in (self.folder / ".part").iterdir():
-            if time.time() - left.stat().st_mtime > 3600:
+            kind, _, case_id = left.stem.partition(".")
+            if kind == "cases" and not self.done(case_id) and self.claim(case_id):
+                with contextlib.suppress(OSError):
+                    os.rename(left, self.place(case_id))
+                self.release(case_id)
+            elif time.time() - left.lstat().st_mtime > 3600:
                 shutil.rmtree(left, ignore_errors=True)
 
 

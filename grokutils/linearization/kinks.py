@@ -20,9 +20,6 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from ..networks import Network
-from .two_layer import Point, gram
-
 SPRING = 1e-9  # its force moves a pinned z by SPRING·q: far below every error, far above rounding
 
 
@@ -59,42 +56,3 @@ class Sides:
         if not (down | up | wrong).any():
             return None
         return Sides(((self.on ^ wrong) & ~caught) | up, (self.pinned & ~down & ~up) | caught)
-
-
-class SlidingPoint(Point):
-    """A :class:`Point` as linear in z on each side of the kinks, with z = 0 where pinned: H = S ⊙ XE."""
-
-    def __init__(self, network: Network, theta: Tensor, X: Tensor, sides: Sides, slopes: tuple[float, float]):
-        self.X, (self.E, self.W) = X, network.matrices(theta).values()
-        low, high = slopes
-        self.S = torch.where(sides.on, high, low).to(theta.dtype).masked_fill_(sides.pinned, 0.0)
-        self.H = self.S * (X @ self.E)
-        self.units = sides.pinned.any(0).nonzero()[:, 0]  # those with a D_h other than I
-        stiff = sides.pinned[:, self.units].mT.to(theta.dtype) / SPRING
-        D = (stiff @ (X[:, :, None] * X[:, None, :]).flatten(1)).view(-1, *(X.shape[1],) * 2)
-        D.diagonal(dim1=1, dim2=2).add_(1.0)
-        self.D_inverse = (
-            torch.cholesky_inverse(torch.linalg.cholesky(D)) if len(D) else D
-        )  # (units, d_in, d_in)
-
-    def free(self, v: Tensor) -> Tensor:
-        """D⁻¹v, (d,)."""
-        if not len(self.units):
-            return v
-        v = v.clone()
-        dE = v[: self.E.numel()].view_as(self.E)
-        dE[:, self.units] = (self.D_inverse @ dE[:, self.units].mT[:, :, None])[:, :, 0].mT
-        return v
-
-    def gram(self) -> Tensor:
-        """K = JD⁻¹Jᵀ, (nm, nm)."""
-        if not len(self.units):
-            return super().gram()
-        n, m = len(self.X), self.W.shape[1]
-        G = gram(self.X).repeat(len(self.W), 1, 1)  # XD_h⁻¹Xᵀ, (width, n, n)
-        G[self.units] = self.X @ self.D_inverse @ self.X.mT
-        G *= self.S.mT[:, :, None] * self.S.mT[:, None, :]
-        WW = (self.W[:, :, None] * self.W[:, None, :]).flatten(1)  # (width, m²)
-        K = (G.flatten(1).mT @ WW).view(n, n, m, m).transpose(1, 2).contiguous()
-        K.diagonal(dim1=1, dim2=3).add_(gram(self.H)[:, :, None])
-        return K.view(n * m, n * m)

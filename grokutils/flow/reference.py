@@ -1,9 +1,9 @@
-"""Training with small weight decay on its slow time scale τ = 2λt (STUDY.md, consequence of theorem 4.14).
+"""The flows of small networks by independent and nearly exact means, to check others with.
 
-Three flows of a network ``f(theta, X) -> (n, m)`` with flat parameters θ (d,) and targets ``Y`` (n, m), all dense:
+For a network ``f(theta, X) -> (n, m)`` with flat parameters θ (d,) and targets ``Y`` (n, m), all by its dense Jacobian or Hessian:
 
-- :func:`simulate`, the limit λ → 0: dθ/dτ = −P_T(θ)θ on Z = {F(θ) = Y};
-- :func:`gradient_flow`, training itself at a finite λ: dθ/dτ = −∇L_λ(θ)/2λ = −Jᵀr/λ − θ, r = F(θ) − Y;
+- :func:`reference` at λ = 0: dθ/dτ = −P_T(θ)θ on Z = {F(θ) = Y}, explicitly, with a return to Z after every step;
+- :func:`reference` at λ > 0: training itself, dθ/dτ = −∇L_λ(θ)/2λ, by SciPy's solvers for stiff equations;
 - :func:`landing`, the fast phase: where dθ/dt = −∇L(θ), without decay, comes to rest on Z.
 
 Records are ``xarray.Dataset`` with dims (step, parameter), or (run, step, parameter) where ``theta0`` is (run, d).
@@ -20,7 +20,9 @@ import torch
 import xarray as xr
 from torch import Tensor
 
-from .. import _checks, records, zero_loss
+from .. import _checks, losses, records, zero_loss
+from ..errors import StoppedError
+from ..losses import Loss, SquaredError
 from ..zero_loss import Network
 
 ONE_STEP = {"DOP853": scipy.integrate.DOP853, "RK45": scipy.integrate.RK45}
@@ -30,115 +32,97 @@ STALLED = (
     100  # steps in a row that together advance τ by less than a millionth of its range: a kink, or the end
 )
 PATIENCE = 1e6  # time t after which :func:`landing` gives up
-MANY = 20_000  # steps after which training gives up: ten times what stiff runs need
+MOST_STEPS = 20_000  # steps after which training gives up: ten times what stiff runs need
 
 
-class StoppedError(ArithmeticError):
-    """A flow that could not go on. What it had reached is in ``records``, an ``xarray.Dataset``."""
-
-    def __init__(self, message: str, reached: xr.Dataset):
-        super().__init__(message)
-        self.records = reached
-
-
-def simulate(
+def reference(
     f: Network,
     theta0: Tensor,
     X: Tensor,
     Y: Tensor,
+    *,
+    lam: float,
     tau_end: float,
     points: int = 101,
-    rtol: float = 1e-10,
+    rtol: float | None = None,
     tolerance: float = 1e-8,
-    method: str = "DOP853",
+    method: str | None = None,
+    loss: str | Loss = "squared_error",
 ) -> xr.Dataset:
-    """Integrate dθ/dτ = −P_T(θ)θ from ``theta0`` on Z, with error control and a return to Z after every step.
+    """Integrate gradient flow on L_λ, or at λ = 0 the flow −P_T(θ)θ on Z, with error control, for a small network.
 
-    A step that ends farther than ``tolerance`` from Z is taken again at half its length; from a shorter distance one
-    Gauss–Newton step, θ − J⁺r, leads back to Z.
+    At λ = 0 a step that ends farther than ``tolerance`` from Z is taken again at half its length; from a shorter distance one
+    Gauss–Newton step, θ − J⁺r, leads back to Z. At λ > 0 the loss pulls 1/λ times as fast as the decay: a stiff equation,
+    solved implicitly with the exact Jacobian −∇²L_λ/2λ.
 
     Parameters
     ----------
-    theta0 : (d,) or (run, d), float64, each within ``tolerance`` of Z.
-    tau_end, points : records at ``points`` evenly spaced τ from 0 to ``tau_end``.
-    rtol : relative tolerance of the integrator per step; its absolute tolerance is rtol/100.
-    tolerance : greatest distance from Z, ‖J⁺r‖.
-    method : "DOP853" or "RK45", SciPy's integrators.
+    f : any network.
+    theta0 : (d,) or (run, d), float64; at λ = 0 each within ``tolerance`` of Z.
+    X : inputs, samples first.
+    Y : (n, m) targets.
+    lam : the study's λ.
+    tau_end : slow time at which to end.
+    points : number of records, at evenly spaced τ from 0 to ``tau_end``.
+    rtol : relative tolerance of the integrator per step, 1e-10 at λ = 0 and 1e-9 otherwise; its absolute tolerance is
+        rtol/100.
+    tolerance : greatest distance from Z at λ = 0, ‖J⁺r‖.
+    method : of SciPy: "DOP853" (default) or "RK45" at λ = 0, "LSODA" (default), "BDF" or "Radau" at λ > 0.
+    loss : squared error at λ = 0; any at λ > 0.
 
     Returns
     -------
-    xarray.Dataset : ``theta`` (…, step, parameter); ``norm2`` = ‖θ‖², ``residual`` = ‖F(θ) − Y‖, ``sigma_min`` of J,
-        and ``drift``, the greatest distance from Z before a return since the record before, each (…, step); τ as
-        coordinate ``tau``.
+    Dataset with dims (…, step, parameter) and coordinate ``tau``: ``theta``, ``norm2`` = ‖θ‖², ``residual`` = ‖F(θ) − Y‖,
+        ``sigma_min`` of J; and at λ = 0 ``drift``, the greatest distance from Z before a return since the record before, at
+        λ > 0 ``loss`` = L(θ).
 
     Raises
     ------
     ValueError
         Arguments that do not fit, d < nm, or a start off Z.
     StoppedError
-        J loses full rank on the way (theorem 4.10 makes that exceptional), or τ no longer advances (kinks).
+        J loses full rank on the way (theorem 4.10 makes that exceptional), τ no longer advances (kinks), or the solver found no
+        way on.
     """
-    _checks.one_of("method", method, tuple(ONE_STEP))
-    rtol = _checks.real("rtol", rtol, 1e-13, 1e-2)
+    lam, loss, taus = _checks.real("lam", lam, 0), losses.loss(loss), _times(tau_end, points)
+    methods = STIFF if lam else ONE_STEP
+    method = next(iter(methods)) if method is None else method
+    _checks.one_of("method", method, tuple(methods))
+    rtol = _checks.real("rtol", (1e-9 if lam else 1e-10) if rtol is None else rtol, 1e-13, 1e-2)
     tolerance = _checks.real("tolerance", tolerance, 0, 1, open_low=True)
-    taus = _times(tau_end, points)
-    settings = {"flow": "slow", "method": method, "rtol": rtol, "tolerance": tolerance}
+    if lam == 0 and not isinstance(loss, SquaredError):
+        raise ValueError(f"lam = 0 with loss = '{loss.name}': its zero lies at infinity; give lam > 0")
+    settings = {"flow": "gradient" if lam else "slow", "lam": lam, "method": method, "rtol": rtol}
+    if lam:
+        return _each_run(
+            lambda start: _stiff(f, X, Y, loss, lam, rtol, method, settings, start, taus), theta0, f, X, Y
+        )
+    settings["tolerance"] = tolerance
+    y, solver = Y.reshape(-1), ONE_STEP[method]
+    return _each_run(
+        lambda start: _Slow(f, X, y, rtol, tolerance, solver, settings).run(start, taus), theta0, f, X, Y
+    )
 
-    def run(start: Tensor) -> xr.Dataset:
-        return _Slow(f, X, Y.reshape(-1), rtol, tolerance, ONE_STEP[method], settings).run(start, taus)
 
-    return _each_run(run, theta0, f, X, Y)
+def _stiff(f, X, Y, loss: Loss, lam, rtol, method, settings, start: Tensor, taus) -> xr.Dataset:
+    """One run at λ > 0."""
+    total = lambda t: loss.value(f(t, X), Y)  # noqa: E731
+    velocity = _numpy(lambda t: -torch.func.grad(total)(t) / (2 * lam) - t)
+    slope = _numpy(lambda t: -torch.func.hessian(total)(t) / (2 * lam) - torch.eye(len(t), dtype=t.dtype))
+    rows = [_row(f, X, Y.reshape(-1), start)]
 
+    def finish() -> xr.Dataset:
+        values = [float(total(torch.from_numpy(row[0]))) for row in rows]
+        return _dataset(rows, taus, settings).assign(loss=("step", np.array(values)))
 
-def gradient_flow(
-    f: Network,
-    theta0: Tensor,
-    X: Tensor,
-    Y: Tensor,
-    weight_decay: float,
-    tau_end: float,
-    points: int = 101,
-    rtol: float = 1e-9,
-    method: str = "LSODA",
-) -> xr.Dataset:
-    """Integrate training at λ = ``weight_decay``, dθ/dt = −∇L_λ(θ), on the slow time scale τ = 2λt.
-
-    In τ the loss pulls 1/λ times as fast as the decay: a stiff equation, solved implicitly with the exact Jacobian
-    −∇²L_λ/2λ. Any start will do. ``theta0``, ``points`` and the record are as in :func:`simulate`, with ``loss`` =
-    L(θ) and no ``drift``; the absolute tolerance is rtol/100. ``method`` is "LSODA", "BDF" or "Radau".
-
-    Raises
-    ------
-    ValueError
-        Arguments that do not fit.
-    StoppedError
-        The solver found no way on.
-    """
-    lam = _checks.real("weight_decay", weight_decay, 0, open_low=True)
-    _checks.one_of("method", method, tuple(STIFF))
-    rtol = _checks.real("rtol", rtol, 1e-13, 1e-2)
-    taus = _times(tau_end, points)
-    settings = {"flow": "gradient", "weight_decay": lam, "method": method, "rtol": rtol}
-    loss = _loss(f, X, Y)
-    velocity = _numpy(lambda t: -torch.func.grad(loss)(t) / (2 * lam) - t)
-    slope = _numpy(lambda t: -torch.func.hessian(loss)(t) / (2 * lam) - torch.eye(len(t), dtype=t.dtype))
-
-    def run(start: Tensor) -> xr.Dataset:
-        rows = [_row(f, X, Y.reshape(-1), start)]
-        try:
-            for solver in _steps(STIFF[method], velocity, slope, start, taus[-1], rtol):
-                between = solver.dense_output()
-                while len(rows) < len(taus) and taus[len(rows)] <= solver.t:
-                    rows.append(_row(f, X, Y.reshape(-1), torch.tensor(between(taus[len(rows)]))))
-        except ArithmeticError as error:
-            raise StoppedError(f"stopped before tau = {taus[-1]:g}: {error}", finish(rows)) from error
-        return finish(rows)
-
-    def finish(rows: list) -> xr.Dataset:
-        reached = _dataset(rows, taus, settings)
-        return reached.assign(loss=reached.residual**2)
-
-    return _each_run(run, theta0, f, X, Y)
+    try:
+        for solver in _steps(STIFF[method], velocity, slope, start, taus[-1], rtol):
+            between = solver.dense_output()
+            while len(rows) < len(taus) and taus[len(rows)] <= solver.t:
+                rows.append(_row(f, X, Y.reshape(-1), torch.tensor(between(taus[len(rows)]))))
+    except ArithmeticError as error:
+        raise StoppedError(f"stopped before tau = {taus[-1]:g}: {error}", finish()) from error
+    return finish()
 
 
 def landing(f: Network, theta0: Tensor, X: Tensor, Y: Tensor, rtol: float = 1e-10) -> Tensor:
@@ -153,7 +137,7 @@ def landing(f: Network, theta0: Tensor, X: Tensor, Y: Tensor, rtol: float = 1e-1
     """
     rtol = _checks.real("rtol", rtol, 1e-13, 1e-2)
     y = _check_start(f, theta0, X, Y)
-    loss = _loss(f, X, Y)
+    loss = lambda t: (f(t, X) - Y).square().sum()  # noqa: E731
     velocity = _numpy(lambda t: -torch.func.grad(loss)(t))
     slope = _numpy(lambda t: -torch.func.hessian(loss)(t))
     close = 1e-7 * float(y.norm().clamp(min=1))  # what remains, one step of :func:`_back` does to rounding
@@ -175,7 +159,7 @@ def landing(f: Network, theta0: Tensor, X: Tensor, Y: Tensor, rtol: float = 1e-1
 
 
 class _Slow:
-    """One run of :func:`simulate`: the pieces that belong together while it lasts."""
+    """One run at λ = 0: the pieces that belong together while it lasts."""
 
     def __init__(self, f, X, y, rtol, tolerance, solver, settings):
         self.f, self.X, self.y, self.rtol, self.tolerance = f, X, y, rtol, tolerance
@@ -298,7 +282,7 @@ def _check_start(f, theta: Tensor, X, Y) -> Tensor:
 def _steps(method, velocity, slope, start: Tensor, end: float, rtol: float):
     """SciPy's stiff solver after each of its steps up to ``end``; ArithmeticError where it cannot go on."""
     solver, tolerances = None, {"rtol": rtol, "atol": rtol / 100}
-    for _ in range(MANY):
+    for _ in range(MOST_STEPS):
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # of overflow, and of what the solver's status says anyway
             try:
@@ -311,11 +295,7 @@ def _steps(method, velocity, slope, start: Tensor, end: float, rtol: float):
         yield solver
         if solver.status == "finished":
             return
-    raise ArithmeticError(f"no end after {MANY} steps")
-
-
-def _loss(f, X, Y) -> Callable[[Tensor], Tensor]:
-    return lambda theta: (f(theta, X) - Y).square().sum()
+    raise ArithmeticError(f"no end after {MOST_STEPS} steps")
 
 
 def _numpy(velocity: Callable[[Tensor], Tensor]):

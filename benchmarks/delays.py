@@ -1,0 +1,62 @@
+"""Predicting a delay against training through it, and against what the same prediction took at commit 41983fc.
+
+The old times are numbers, taken on one thread of another machine together with its peak of a matrix product; they are
+scaled by the peak of this one.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+
+import torch
+from threadpoolctl import threadpool_limits
+
+from benchmarks import _record
+from benchmarks.velocity import peak
+from grokutils import delay, models, tasks, training
+
+OLD_PEAK = 44e9  # operations a second, float64, where the old times were taken
+CASES = (  # activation, width, share to train on, processor seconds of predict_delay at 41983fc
+    ("gelu", 96, 0.8, 1.51),
+    ("relu", 64, 0.9, 19.9),
+)
+P, LR, W = 11, 2.0, 1e-4
+
+
+def timed(call):
+    began = time.process_time()
+    result = call()
+    return result, time.process_time() - began
+
+
+def rows(cases) -> Iterator[dict]:
+    """Both starts of a prediction, for each case."""
+    now = peak(torch.float64)
+    for activation, width, share, old in cases:
+        task, model = (
+            tasks.modular(P, train_fraction=share, seed=0),
+            models.two_layer(P, width, P, activation),
+        )
+        how = {"lr": LR, "weight_decay": W}
+        size = f"p = {P}, width {width}, {activation}"
+        for start in ("memorization", "init"):
+            made, took = timed(lambda: delay.predict_delay(model, task, start=start, **how))  # noqa: B023
+            steps = int(made.step)
+            _, whole = timed(lambda: training.train(model, task, steps, record_at=100, **how))  # noqa: B023
+            yield _record.row(
+                "Predicting a delay (CPU time)", f"from {start}", took, "s", against="training through it",
+                ratio=whole / took, size=size,
+                note=f"predicted step {steps}; {old * OLD_PEAK / now / took:.1f} times faster than at commit 41983fc",
+            )  # fmt: skip
+
+
+def main(cases=CASES) -> list[dict]:
+    """The rows, printed as they come."""
+    torch.set_num_threads(1)
+    with threadpool_limits(1):
+        return list(rows(cases))
+
+
+if __name__ == "__main__":
+    main()

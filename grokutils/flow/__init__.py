@@ -1,0 +1,25 @@
+"""Training with small weight decay on its slow time scale τ = 2λt (STUDY.md, consequence of theorem 4.14).
+
+:func:`follow` integrates it implicitly, for any model and loss, at the λ of a real run or in the limit λ → 0.
+:func:`reference` does the same for small networks by other means, to nearly all digits, and :func:`landing` is the fast phase
+without decay.
+"""
+
+from .events import Event, held_out_accuracy, held_out_loss, memorized
+from .follow import follow
+from .penalties import Decay, GroupNorms, Penalty, WeightedDecay
+from .reference import landing, reference
+
+__all__ = [
+    "Decay",
+    "Event",
+    "GroupNorms",
+    "Penalty",
+    "WeightedDecay",
+    "follow",
+    "held_out_accuracy",
+    "held_out_loss",
+    "landing",
+    "memorized",
+    "reference",
+]

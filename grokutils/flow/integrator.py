@@ -1,0 +1,266 @@
+"""Gradient flow in slow time by one implicit method, for any model and loss, at λ > 0 or in the limit λ → 0.
+
+With multipliers μ in place of the pull of the loss, training in slow time is
+
+    dθ/dτ = J(θ)ᵀμ − ∇h(θ),    ½∂L/∂F + λμ = 0,
+
+h = ½‖θ‖² unless another penalty is given; with squared error λ = 0 gives dθ/dτ = −P_T(θ)θ on Z. Steps are those of the two-step
+backward formula (BDF2) with J at the point that the last steps extrapolate to, so that one linear solve a step is enough for
+squared error whatever λ is. The error is O(h²), the constraint's O(h⁴), and what is left of the latter the next step
+takes back: no separate return to Z is needed. With kinks a step is solved again, from where it ended, until it is
+known which pre-activations it holds at 0.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from itertools import count
+
+import torch
+from torch import Tensor
+
+from ..errors import NoMultipliersError
+from ..linearization import Linearization, Sides, linearize
+from ..losses import Loss
+from ..models import Model
+from .events import Event, first_zero
+from .implicit import Step
+from .multipliers import Multipliers
+from .penalties import Penalty
+
+SHORTEST = 1e-14  # step in τ
+MOST_STEPS = 200_000
+GROWTH = 2.0  # of one step over the one before; BDF2 is stable up to 1 + √2
+FAST = 1.5  # speed ‖θ′‖/‖θ‖ above which it is the loss that moves θ: decay alone has at most 1
+FINER = (
+    20.0  # times the tolerance is smaller there: what is lost in the fast phase no later decay brings back
+)
+CLOSE = 1e-10  # of ‖Y‖: residual at which a start counts as on Z
+SWITCHES = 8  # solutions of one step with other sides of the kinks, after which no kink is let go any more
+SHARE = 0.01  # of the tolerance that may be lost in solving for the multipliers
+TOO_LONG = 8.0  # stands for the error ratio of a step that is too long for a reason of another kind
+POWERS = (60, 2)  # products that estimate the largest eigenvalue at the start, and keep it at each step
+
+
+@dataclass
+class Point:
+    """Where an accepted step ended."""
+
+    tau: float
+    theta: Tensor
+    outputs: Tensor  # (n, m)
+    mu: Tensor | None  # (n, m)
+    pinned: Tensor | None  # (n, width), pre-activations held at 0
+    objective: float  # L + 2λh, or ‖F − Y‖ at λ = 0
+    drift: float  # ‖½∂L/∂F + λμ‖, the error of the constraint
+    sharpness: float  # largest eigenvalue of J H Jᵀ
+    slip: float = 0.0  # sum of the estimated errors so far, along the path, as a time
+
+
+@dataclass
+class _End:
+    """Where a step ends, before it is accepted."""
+
+    theta: Tensor
+    mu: Tensor | None
+    pinned: Tensor | None
+    lin: Linearization
+    outputs: Tensor | None = None
+    slip: float = 0.0
+
+
+@dataclass
+class Integrator:
+    """One run; ``points`` yields its accepted steps."""
+
+    model: Model
+    X: Tensor
+    Y: Tensor
+    loss: Loss
+    lam: float
+    penalty: Penalty
+    force: Callable[[Tensor], Tensor] | None
+    kind: str  # of linearization
+    tolerance: float
+    max_step: float
+    solver: Multipliers = field(default_factory=Multipliers)
+    past: deque[Point] = field(
+        default_factory=lambda: deque(maxlen=4)
+    )  # the last points, the newest at the end
+    refused: int = 0
+    power: Tensor | None = None  # (n, m), the vector of the largest eigenvalue
+
+    # The run
+
+    def points(self, theta: Tensor, tau_end: float) -> Iterator[Point]:
+        """Accepted points from ``theta`` at τ = 0 to ``tau_end``.
+
+        Raises
+        ------
+        NoMultipliersError
+            K is singular in floating point, or no step is short enough.
+        """
+        if self.lam == 0:
+            theta = self._to_zero_loss(theta)
+        yield self._accept(0.0, _End(theta, None, None, self._linearized(theta, self._sides(theta))))
+        h = self.tolerance
+        for _ in range(MOST_STEPS):
+            now = self.past[-1]
+            if now.tau >= tau_end * (1 - 1e-12):
+                return
+            h = min(h, self.max_step, tau_end - now.tau)
+            ratio, end = self._try(h)
+            if end is None:
+                self.refused += 1
+                if h < SHORTEST:
+                    raise NoMultipliersError("no step is short enough for this tolerance")
+                order = 1 / 2 if len(self.past) == 1 else 1 / 3
+                h *= max(0.1, 0.9 * ratio**-order)
+                continue
+            yield self._accept(now.tau + h, end)
+            h *= min(GROWTH, max(0.3, 0.9 * max(ratio, 1e-9) ** (-1 / 3)))
+        raise NoMultipliersError(f"{MOST_STEPS} steps did not suffice")
+
+    def between(self, tau: float) -> Tensor:
+        """θ (d,) at a slow time inside the last step: the polynomial through the last points."""
+        points = list(self.past)[-4:]
+        theta = torch.zeros_like(points[0].theta)
+        for i, one in enumerate(points):
+            weight = 1.0
+            for j, other in enumerate(points):
+                if i != j:
+                    weight *= (tau - other.tau) / (one.tau - other.tau)
+            theta = theta + weight * one.theta
+        return theta
+
+    def time_of(self, event: Event, value: float) -> float:
+        """Slow time at which ``event`` came inside the last step, at whose end it has ``value`` ≤ 0."""
+        if len(self.past) == 1:
+            return self.past[-1].tau
+        low, high = self.past[-2].tau, self.past[-1].tau
+        return first_zero(lambda tau: event.value(self.between(tau)), low, high, value, 1e-6 * (high - low))
+
+    # A step
+
+    def _try(self, h: float) -> tuple[float, _End | None]:
+        """The step's error over the tolerance, and its end; None where it must be shorter."""
+        star, b, gamma, share = self._extrapolated(h)
+        try:
+            end = self._end(star, b, gamma * h)
+        except NoMultipliersError:
+            if h < SHORTEST or self.lam == 0:
+                raise
+            return TOO_LONG, None
+        size, moved = float(end.theta.norm().clamp(min=1e-300)), end.theta - self.past[-1].theta
+        error = share * (end.theta - star)
+        fast = float(moved.norm()) > FAST * h * size
+        ratio = float(error.norm()) / (size * self.tolerance / (FINER if fast else 1.0))
+        if not ratio <= 2:  # also NaN
+            return (ratio if ratio < torch.inf else TOO_LONG), None
+        end.outputs = self.model(end.theta, self.X)
+        if not self._possible(end):
+            return TOO_LONG, None
+        end.slip = float(error @ moved) / max(float(moved @ moved), 1e-300) * h
+        return ratio, end
+
+    def _possible(self, end: _End) -> bool:
+        """Whether a gradient flow can go there: L_λ does not rise, or at λ = 0 the point is on Z."""
+        objective = self._objective(end.theta, end.outputs)
+        if self.lam == 0:
+            return objective <= self.tolerance * float(self.Y.norm())
+        return self.force is not None or objective <= self.past[-1].objective * (1 + 1e-9)
+
+    def _objective(self, theta: Tensor, F: Tensor) -> float:
+        if self.lam == 0:
+            return float((F - self.Y).norm())
+        return float(self.loss.value(F, self.Y)) + 2 * self.lam * self.penalty.value(theta)
+
+    def _end(self, star: Tensor, b: Tensor, length: float) -> _End:
+        metric = self.penalty.metric(star)
+        push = metric * star - self.penalty.gradient(star)
+        if self.force is not None:
+            push = push + self.force(star)
+        step, mu, sides = Step(length, metric, b + length * push), self.past[-1].mu, self._sides(star)
+        mu = torch.zeros_like(self.Y) if mu is None else mu
+        at, accuracy = star, SHARE * self.tolerance * self._scale(star)
+        for attempt in count():
+            lin = self._linearized(at, sides)
+            at, mu = step.end(lin, self.Y, self.loss, self.lam, mu, self.solver, accuracy)
+            if sides is None:
+                return _End(at, mu, None, lin)
+            E, W = self.model.matrices(at).values()
+            stiffness = (1 + length * metric) / length
+            other = sides.fitting(self.X @ E, mu @ W.mT, stiffness, self.model.kinks, attempt >= SWITCHES)
+            if other is None:
+                return _End(at, mu, sides.pinned, lin)
+            sides = other
+
+    def _scale(self, theta: Tensor) -> float:
+        """Of errors in θ: its length, and on Z also the length whose effect on F is that of ‖Y‖."""
+        scale, sharpness = float(theta.norm()), self.past[-1].sharpness
+        return min(scale, float(self.Y.norm()) / max(sharpness, 1e-300) ** 0.5) if self.lam == 0 else scale
+
+    def _sides(self, theta: Tensor) -> Sides | None:
+        if self.model.kinks is None:
+            return None
+        pinned = self.past[-1].pinned if self.past else None
+        return Sides.at(self.X @ self.model.matrices(theta)["E"], pinned)
+
+    def _linearized(self, theta: Tensor, sides: Sides | None) -> Linearization:
+        return linearize(self.model, theta, self.X, self.kind, sides)
+
+    def _extrapolated(self, h: float) -> tuple[Tensor, Tensor, float, float]:
+        """θ* at τ + h, BDF2's b and γ, and which share of θ₊ − θ* is the step's error (Milne's device)."""
+        now = self.past[-1]
+        if len(self.past) == 1:
+            return now.theta, now.theta, 1.0, 0.5  # the first step is an implicit Euler step
+        before = self.past[-2]
+        omega = h / (now.tau - before.tau)
+        gamma = (1 + omega) / (1 + 2 * omega)
+        b = ((1 + omega) ** 2 * now.theta - omega**2 * before.theta) / (1 + 2 * omega)
+        star = now.theta + omega * (now.theta - before.theta)
+        if len(self.past) == 2:
+            return star, b, gamma, 0.3
+        first = self.past[-3]
+        rise = (now.theta - before.theta) / (now.tau - before.tau)
+        bend = (rise - (before.theta - first.theta) / (before.tau - first.tau)) / (now.tau - first.tau)
+        ratio = gamma * h / (h + now.tau - first.tau)
+        return star + h * (h + now.tau - before.tau) * bend, b, gamma, ratio / (1 + ratio)
+
+    def _accept(self, tau: float, end: _End) -> Point:
+        F = self.model(end.theta, self.X) if end.outputs is None else end.outputs
+        drift = (
+            torch.nan if end.mu is None else float((self.loss.gradient(F, self.Y) + self.lam * end.mu).norm())
+        )
+        slip = end.slip + (self.past[-1].slip if self.past else 0.0)
+        objective, sharpness = self._objective(end.theta, F), self._sharpness(end.lin, F)
+        self.past.append(Point(tau, end.theta, F, end.mu, end.pinned, objective, drift, sharpness, slip))
+        return self.past[-1]
+
+    def _sharpness(self, lin: Linearization, F: Tensor) -> float:
+        """Largest eigenvalue of SᵀJJᵀS, by a power iteration that goes on from step to step."""
+        S, first = self.loss.curvature(F, self.Y), self.power is None
+        u = self._spread() if first else self.power
+        size = 0.0
+        for _ in range(POWERS[0] if first else POWERS[1]):
+            u = u / u.norm().clamp(min=1e-300)
+            image = S.root_transposed(lin.jvp(lin.vjp(S.root(u))))
+            size, u = float((u * image).sum()), image
+        self.power = u
+        return size
+
+    def _spread(self) -> Tensor:
+        generator = torch.Generator().manual_seed(0)
+        return torch.randn(self.Y.shape, generator=generator, dtype=self.Y.dtype)
+
+    def _to_zero_loss(self, theta: Tensor) -> Tensor:
+        for _ in range(50):
+            lin = self._linearized(theta, None)
+            r = lin.outputs - self.Y
+            if r.norm() <= CLOSE * self.Y.norm():
+                return theta
+            accuracy = 0.1 * CLOSE * float(theta.norm())
+            theta = theta - lin.vjp(self.solver.solve(lin, r, 1.0, 0.0, torch.zeros_like(r), accuracy))
+        raise NoMultipliersError("theta0 is too far from Z: Gauss–Newton steps do not lead there")

@@ -1,0 +1,100 @@
+"""J = ∇F at a point, of any network: products with it, K = JJᵀ, and (cK + λH⁻¹)μ = u, behind one face.
+
+Three kinds: :class:`Dense` holds J, :class:`MatrixFree` only multiplies with it, :class:`Structured` knows the
+formulas of two-layer networks, kinks included. :func:`linearize` chooses.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+
+from .. import _checks
+from ..models import Model, TwoLayer, check_outputs
+from .base import Linearization, factor, syrk
+from .dense import Dense
+from .kinks import SPRING, Sides
+from .matrix_free import MatrixFree
+from .structured import Structured
+
+__all__ = [
+    "KINDS",
+    "SPRING",
+    "Dense",
+    "Linearization",
+    "MatrixFree",
+    "Sides",
+    "Structured",
+    "check",
+    "factor",
+    "linearize",
+    "syrk",
+]
+
+KINDS = ("auto", "dense", "matrix_free", "structured")
+DENSE_ROWS = 1500  # nm up to which J is worth forming
+DENSE_BYTES = 2**30  # of J, up to which it may be
+
+
+def linearize(
+    model: Callable[[Tensor, Tensor], Tensor],
+    theta: Tensor,
+    X: Tensor,
+    kind: str = "auto",
+    sides: Sides | None = None,
+) -> Linearization:
+    """The linearization of ``model`` at ``theta`` on inputs ``X``.
+
+    Parameters
+    ----------
+    model : a :class:`~grokutils.models.Model`, or any callable ``f(theta, X) -> (n, m)`` in torch operations.
+    theta : (d,), float64.
+    X : inputs, samples first.
+    kind : "dense", "matrix_free", "structured" (two-layer networks only), or "auto": structured where it can be, dense
+        up to 1500 outputs, matrix-free beyond.
+    sides : of the kinks, for a two-layer network that bends: linear on each side, 0 where pinned.
+
+    Raises
+    ------
+    ValueError
+        Arguments that do not fit, or outputs that are not (n, m).
+    """
+    _checks.one_of("kind", kind, KINDS)
+    check(model, theta, X)
+    two_layer = isinstance(model, TwoLayer)
+    if (kind == "structured" or sides is not None) and not (two_layer and kind in ("auto", "structured")):
+        raise ValueError(
+            f"kind = {kind!r}, sides given: {sides is not None}: only a two_layer network has structure"
+        )
+    theta, X = theta.detach(), X.detach()
+    if two_layer and kind in ("auto", "structured"):
+        return Structured(model, theta, X) if sides is None else Structured.with_sides(model, theta, X, sides)
+    F = model(theta, X)
+    check_outputs(F, X, getattr(model, "name", "f"))
+    if not torch.isfinite(F).all():
+        raise ValueError("theta: the outputs there are NaN or infinite")
+    rows = F.numel()
+    small = rows <= DENSE_ROWS and 8 * rows * len(theta) <= DENSE_BYTES
+    if kind == "dense" or (kind == "auto" and small):
+        return Dense(model, theta, X, F)
+    return MatrixFree(model, theta, X)
+
+
+def check(model: Callable[[Tensor, Tensor], Tensor], theta: Tensor, X: Tensor) -> None:
+    """Refuse what :func:`linearize` refuses before any work, by ``ValueError``."""
+    if not callable(model):
+        raise ValueError(
+            f"model is a {type(model).__name__}: must be a Model, or a function f(theta, X) -> (n, m)"
+        )
+    if _checks.tensor("theta", theta, ndim=1).dtype != torch.float64:
+        raise ValueError(f"theta has dtype {theta.dtype}: must be torch.float64, or rank means little")
+    if not isinstance(X, Tensor):
+        raise ValueError(f"X is a {type(X).__name__}: must be a torch.Tensor with samples first")
+    if X.is_floating_point() and X.dtype != torch.float64:
+        raise ValueError(f"X has dtype {X.dtype}: must be torch.float64, as theta")
+    if isinstance(model, Model):
+        if len(theta) != model.d:
+            raise ValueError(f"theta has shape {tuple(theta.shape)}: must be ({model.d},) for {model.name}")
+        model.check(X)
