@@ -88,8 +88,8 @@ def price(
         for lam in _ladder(FIRST[number % len(FIRST)]):
             E = _descend(E, inputs, Y, sigma, lam, iterations if lam == LAM else min(300, iterations))
         at = Motion(E, inputs, Y, sigma, LAM)
-        bound = float(E.square().sum() + (Y * at.AY).sum())
-        found.append((bound + LAM * float(at.AY.square().sum()), bound, E, at.readout))
+        bound = float(E.square().sum() + (Y.mT * at.AY_T).sum())
+        found.append((bound + LAM * float(at.AY_T.square().sum()), bound, E, at.readout))
     value, bound, E, W = min(found, key=lambda each: each[0])
     return Price(value, bound, tuple(each[0] for each in found), E, W)
 
@@ -115,7 +115,7 @@ def _descend(E: Tensor, X: Inputs, Y: Tensor, sigma, lam: float, iterations: int
     def cost(flat: np.ndarray) -> tuple[float, np.ndarray]:
         here = torch.from_numpy(flat.reshape(E.shape)).to(E.dtype)
         at = Motion(here, X, Y, sigma, lam)
-        value = float(here.square().sum() + (Y * at.AY).sum())
+        value = float(here.square().sum() + (Y.mT * at.AY_T).sum())
         return value, at.velocity.mul_(-2).numpy().astype(np.float64).ravel()
 
     options = {"maxcor": MEMORY, "maxiter": iterations, "maxfun": 2 * iterations, "ftol": 1e-9, "gtol": 1e-6}

@@ -124,7 +124,7 @@ def _flow(case: Case, X: Tensor, Y: Tensor, n: int) -> tuple[float, float]:
     """Held-out accuracy and norm at slow time 20 of eq. 20."""
     if n == len(X):
         return float("nan"), float("nan")
-    task = tasks.regression(X[:n], Y[:n], X[n:], Y[n:])
+    task = tasks.from_tensors(X[:n], Y[:n], X[n:], Y[n:])
     run = simulate(
         task, 2 * n, case.activation, (case.seed,), method="adaptive", tau_end=20.0, points=2, tolerance=1e-2
     )
