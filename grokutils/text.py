@@ -22,6 +22,8 @@ def table(columns: Mapping[str, Sequence[object]]) -> None:
     """
     lengths = {len(cells) for cells in columns.values()}
     if len(lengths) != 1:
-        raise ValueError(f"columns have lengths {sorted(lengths)}: must be at least one column, all equally long")
+        raise ValueError(
+            f"columns have lengths {sorted(lengths)}: must be at least one column, all equally long"
+        )
     rows = [list(columns), ["---"] * len(columns), *zip(*columns.values(), strict=True)]
     say("\n".join("| " + " | ".join(str(cell).replace("|", "\\|") for cell in row) + " |" for row in rows))

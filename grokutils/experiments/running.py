@@ -1,0 +1,59 @@
+"""Running an experiment's cases: saved after each, resumable, every row with the case that made it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import asdict
+from pathlib import Path
+
+import numpy as np
+import xarray as xr
+
+from .. import _progress, records
+
+
+def run(cases: Sequence, measure: Callable, path) -> xr.Dataset:
+    """Measure the ``cases`` that ``path`` does not hold yet.
+
+    Parameters
+    ----------
+    cases : dataclass instances with fields of numbers and texts; the fields become columns.
+    measure : case → list of rows, each a dict of numbers and texts with the same keys.
+    path : .nc file; it holds the finished cases after each, whole or not at all.
+
+    Returns
+    -------
+    Dataset with dim ``row``, one variable a column.
+
+    Raises
+    ------
+    ValueError
+        A path that cannot be written, or that holds other columns.
+    """
+    path = records.writable(path)
+    table = records.load(path) if Path(path).exists() else None
+    with _progress.bar(len(cases), "cases") as bar:
+        for case in cases:
+            fields = asdict(case)
+            if not held(table, fields):
+                rows = [{**fields, **row} for row in measure(case)]
+                table = joined(table, rows)
+                records.save(table, path)
+            bar.update()
+    return table
+
+
+def held(table: xr.Dataset | None, fields: dict) -> bool:
+    """Whether ``table`` has rows of the case with these fields."""
+    if table is None:
+        return False
+    if missing := fields.keys() - table.data_vars.keys():
+        raise ValueError(f"the file of records has no {', '.join(sorted(missing))}: choose another path")
+    return bool(np.logical_and.reduce([table[name].values == value for name, value in fields.items()]).any())
+
+
+def joined(table: xr.Dataset | None, rows: list[dict]) -> xr.Dataset:
+    """``table`` with more rows."""
+    columns = {name: ("row", [row[name] for row in rows]) for name in rows[0]}
+    new = xr.Dataset(columns, attrs=records.provenance())
+    return new if table is None else xr.concat([table, new], dim="row", combine_attrs="override")

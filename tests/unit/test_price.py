@@ -1,0 +1,200 @@
+"""The price routine against closed forms and its second route; the experiment's machinery at small size."""
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+
+from grokutils import records
+from grokutils.experiments import price as experiment
+from grokutils.experiments.running import run
+from grokutils.price import (
+    PAIR,
+    accuracy,
+    l1,
+    nuclear,
+    on_the_constraint,
+    price,
+    table,
+    table_lower_bound,
+    table_network,
+    table_tensor,
+)
+
+
+def whole_table(p):
+    pairs = torch.combinations(torch.arange(p), 2, with_replacement=True)
+    eye = torch.eye(p, dtype=torch.float64)
+    return eye[pairs[:, 0]] + eye[pairs[:, 1]], eye[pairs.sum(1) % p]
+
+
+def test_one_pair_costs_what_its_unit_does():
+    X = torch.tensor([[1.0, 1.0]], dtype=torch.float64)
+    Y = torch.ones(1, 1, dtype=torch.float64)
+    assert price(X, Y).value == pytest.approx(PAIR, rel=1e-5)
+    assert on_the_constraint(X, Y, width=2) == pytest.approx(PAIR, rel=1e-6)
+
+
+@pytest.mark.parametrize("activation", ["identity", "relu"])
+def test_homogeneous_of_degree_one_is_twice_the_nuclear_norm(activation):
+    """With X = I and a linear network V = 2‖Y‖_*; ReLU agrees where Y is non-negative of rank one."""
+    generator = torch.Generator().manual_seed(3)
+    X = torch.eye(5, dtype=torch.float64)
+    Y = torch.rand(5, 4, generator=generator, dtype=torch.float64)
+    if activation == "relu":
+        Y = Y[:, :1] @ Y[:1]
+    expected = 2 * float(torch.linalg.svdvals(Y).sum())
+    assert price(X, Y, activation).value == pytest.approx(expected, rel=2e-4)
+
+
+def test_two_routes_agree():
+    X, Y = whole_table(5)
+    for n in (3, 6):  # local minima differ by up to a percent, so the best of several starts
+        found = price(X[:n], Y[:n], starts=6, iterations=2000).value
+        assert found == pytest.approx(on_the_constraint(X[:n], Y[:n], width=8, starts=4), rel=1e-3)
+
+
+def test_price_is_its_network_s():
+    X, Y = whole_table(5)
+    found = price(X[:8], Y[:8], starts=1)
+    norm = float(found.E.square().sum() + found.W.square().sum())
+    assert found.bound < found.value
+    assert found.value == pytest.approx(norm, rel=5e-3)
+    assert accuracy(found, X[:8], Y[:8]) == 1
+
+
+@pytest.mark.parametrize("p", [5, 7, 13])
+def test_table_network_computes_the_table_at_the_stated_price(p):
+    X, Y = whole_table(p)
+    E, W = table_network(p)
+    assert float(((X @ E).square() @ W - Y).abs().max()) < 1e-12
+    assert float(E.square().sum() + W.square().sum()) == pytest.approx(table(p), rel=1e-12)
+    T = np.einsum("ah,bh,hc->abc", E.numpy(), E.numpy(), W.numpy())
+    assert np.abs(T - table_tensor(p)).max() < 1e-12
+    assert table_lower_bound(p) < table(p)
+
+
+def test_table_price_is_found_from_random_starts():
+    X, Y = whole_table(7)
+    assert price(X, Y, starts=4, iterations=2000).value == pytest.approx(table(7), rel=1e-3)
+
+
+def test_lower_bound_holds_for_a_cheaper_network_than_the_closed_form():
+    """At p = 5 a network cheaper than the rings exists; the proved bound must stay below it."""
+    X, Y = whole_table(5)
+    found = price(X, Y, starts=4, iterations=2000).value
+    assert table_lower_bound(5) < found < table(5)
+
+
+def test_unfit_arguments():
+    X, Y = whole_table(5)
+    with pytest.raises(ValueError, match="lengths"):
+        price(X, Y[:3])
+    with pytest.raises(ValueError, match="starts = 0"):
+        price(X, Y, starts=0)
+    with pytest.raises(ValueError, match="p = 9"):
+        table(9)
+    with pytest.raises(ValueError, match="width = 1"):
+        on_the_constraint(X, Y, width=1, starts=1)
+
+
+@pytest.mark.parametrize("rule", experiment.TABLES)
+def test_tables(rule):
+    case = experiment.Case(5, "quadratic", rule, 0)
+    X, Y, shuffled = experiment.table(case)
+    unordered = experiment.TABLES[rule][1]
+    assert len(X) == (15 if unordered else 20 if rule == "x/y" else 25)
+    assert (X.sum(1) == 2).all()
+    assert Y.sum(0).equal(shuffled.sum(0))
+    assert not Y.equal(shuffled)
+    pairs = [tuple(int(i) for i in row.nonzero().ravel()) for row in X]
+    if rule == "x/y":
+        assert all((y - 5) * int(c.argmax()) % 5 == x for (x, y), c in zip(pairs, Y, strict=True))
+    if rule == "a − b":
+        assert all((a - (b - 5)) % 5 == int(c.argmax()) for (a, b), c in zip(pairs, Y, strict=True))
+    assert experiment.sizes(case, len(X))[-1] == len(X)
+
+
+def test_last_crossing_is_linear_between_sizes_and_the_last_one():
+    n = np.array([10.0, 20.0, 30.0, 40.0])
+    assert experiment.last_crossing(n, np.array([0.0, 1.0, 0.0, 1.0]), 0.5) == 35
+    assert experiment.last_crossing(n, np.array([0.0, 0.25, 0.75, 1.0]), 0.5) == 25
+    assert math.isnan(experiment.last_crossing(n, np.array([0.0, 1.0, 1.0, 0.0]), 0.5))
+    assert math.isnan(experiment.last_crossing(n, np.ones(4), 0.5))
+
+
+def test_thresholds_of_straight_curves():
+    n = np.array([10, 20, 30, 40])
+    true = {"labels": "true", "n": n, "value": [15, 24, 24, 24], "accuracy": [0, 0, 1, np.nan]}
+    shuffled = {"labels": "shuffled", "n": n, "value": n, "accuracy": np.nan}
+    flow = {"flow_accuracy": [0, 0.25, 0.75, np.nan], "p": 5, "pairs": 40}
+    rows = pd.concat([pd.DataFrame(true | flow), pd.DataFrame(shuffled | flow)])
+    found = experiment.thresholds(rows)
+    assert found == pytest.approx({"crossing": 24, "ratio": 24, "cheapest": 25, "flow": 25})
+
+
+def test_measure_nests_its_training_sets():
+    rows = experiment.measure(experiment.Case(5, "quadratic", "a + b", 0), starts=1, iterations=50)
+    true = [row for row in rows if row["labels"] == "true"]
+    sizes = [row["n"] for row in true]
+    assert sizes == sorted(set(sizes))
+    assert sizes[-1] == 15
+    assert math.isnan(true[-1]["accuracy"])
+    assert math.isnan(true[-1]["flow_accuracy"])
+    assert all(0 <= row["flow_accuracy"] <= 1 for row in true[:-1])
+    assert true[0]["value"] < true[-1]["value"] <= true[-1]["worst"]
+
+
+@dataclass(frozen=True)
+class Square:
+    number: int
+
+
+def test_run_goes_on_where_it_was_killed(tmp_path):
+    done = []
+
+    def measure(case):
+        if case.number == 2 and len(done) == 2:
+            raise KeyboardInterrupt
+        done.append(case.number)
+        return [{"square": case.number**2}, {"square": -(case.number**2)}]
+
+    cases, path = [Square(n) for n in range(4)], tmp_path / "squares.nc"
+    with pytest.raises(KeyboardInterrupt):
+        run(cases, measure, path)
+    assert records.load(path).square.values.tolist() == [0, 0, 1, -1]
+    done.append("again")
+    table = run(cases, measure, path)
+    assert done == [0, 1, "again", 2, 3]
+    assert table.square.values.tolist() == records.load(path).square.values.tolist()
+    assert table.number.values.tolist() == [0, 0, 1, 1, 2, 2, 3, 3]
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_run_refuses_another_experiment_s_file(tmp_path):
+    path = tmp_path / "squares.nc"
+    run([Square(1)], lambda case: [{"square": 1}], path)
+    with pytest.raises(ValueError, match="has no activation, p"):
+        run([experiment.Case(5, "relu", "a + b", 0)], lambda case: [{}], path)
+
+
+def test_l1_finds_the_sparse_vector():
+    rng = np.random.default_rng(0)
+    X, beta = rng.normal(size=(15, 30)), np.r_[1.0, -2.0, np.zeros(28)]
+    value, found = l1(X, X @ beta)
+    assert value == pytest.approx(3.0)
+    assert found == pytest.approx(beta, abs=1e-7)
+
+
+def test_nuclear_finds_the_best_free_entry():
+    """[[1, 2], [2, ?]], against a search over the one free entry."""
+    known = np.array([[True, True], [True, False]])
+    entry = np.linspace(-5, 5, 10001)
+    whole = np.array([[[1.0, 2.0], [2.0, x]] for x in entry])
+    expected = np.linalg.svd(whole, compute_uv=False).sum(1)
+    value, M = nuclear(known, np.array([[1.0, 2.0], [2.0, 9.0]]))
+    assert value == pytest.approx(expected.min(), rel=1e-5)
+    assert M[0].tolist() == [1.0, 2.0]
