@@ -160,7 +160,7 @@ def _in_place(H: Tensor, lam: float, K: Tensor) -> Tensor:
 def _solved(factor: Tensor, Y: Tensor) -> Tensor:
     """(AY)ᵀ, (..., d_out, n), from the factor of A⁻¹."""
     potrs = lapack.dpotrs if Y.dtype == torch.float64 else lapack.spotrs
-    result = Y.mT.expand(*factor.shape[:-2], -1, -1).contiguous().clone()
+    result = Y.mT.expand(*factor.shape[:-2], -1, -1).clone(memory_format=torch.contiguous_format)
     matrices = zip(*(M.numpy().reshape(-1, *M.shape[-2:]) for M in (factor.mT, result)), strict=True)
     for K, rows in matrices:
         potrs(K.T, rows.T, lower=1, overwrite_b=1)
