@@ -232,7 +232,7 @@ def mlp(
 
 
 class Transformer(Model):
-    """Token and position embeddings, layers of causal-free attention and MLP, and the last position read out."""
+    """Token and position embeddings, layers of attention without a mask and MLP, the last position read out."""
 
     def __init__(
         self, tokens: int, length: int, d_out: int, width: int, heads: int, mlp_width: int, layers: int,

@@ -72,6 +72,7 @@ class Structured(Linearization):
         place = torch.arange(len(hidden)) - (counts.cumsum(0) - counts)[unit]
         rows = self.E.new_zeros(len(self.units), int(counts.max()), self.E.shape[0])
         rows[unit, place] = self.X.matrix[sample]
+        self._pins = unit, place
         G = rows @ rows.mT
         diagonal = torch.ones(rows.shape[:2], dtype=rows.dtype)
         diagonal[unit, place] = spring
@@ -105,10 +106,13 @@ class Structured(Linearization):
         K = syrk(self._rows(self.S)).view(n, m, n, m)
         K *= self.X.gram()[:, None, :, None]
         if len(self.units):
-            # column (h, k) of what D takes away: (S_h ⊙ XB_hk) ⊗ W_h
-            V = self.S[:, self.units, None] * (self.X.matrix @ self.B.mT).transpose(0, 1)  # (n, units, most)
-            V = V[:, None] * self.W[self.units].mT[:, :, None]  # (n, m, units, most)
-            K -= syrk(V.reshape(n * m, -1)).view(n, m, n, m)
+            unit, place = self._pins
+            hidden = self.units[unit]
+            V = self.S[:, hidden] * (
+                self.X.matrix @ self.B[unit, place].mT
+            )  # one column for each pin, (n, pins)
+            V = V[:, None] * self.W[hidden].mT  # (n, m, pins)
+            K -= syrk(V.flatten(0, 1)).view(n, m, n, m)
         K.diagonal(dim1=1, dim2=3).add_(self.sample_gram()[:, :, None])
         return K.view(n * m, n * m)
 
