@@ -11,6 +11,7 @@ import yaml
 ROOT = Path(__file__).resolve().parents[1]
 CLAIM = "application/vnd.grokutils.claim+json"
 PLOTLY = "application/vnd.plotly.v1+json"
+LIVE = "application/vnd.grokutils.live+json"
 
 
 def pages() -> list[str]:

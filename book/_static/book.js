@@ -1,17 +1,3 @@
-// Draws the plotly figures of a page from the data beside them; until one is drawn, its static twin stands in.
-document.addEventListener("DOMContentLoaded", () => {
-  if (typeof Plotly === "undefined") return;
-  for (const box of document.querySelectorAll(".plotly-figure")) {
-    const data = box.nextElementSibling;
-    const figure = JSON.parse(data.textContent);
-    const layout = { ...figure.layout, autosize: true };
-    delete layout.width;
-    Plotly.newPlot(box, figure.data, layout, { responsive: true, displaylogo: false, displayModeBar: "hover" })
-      .then(() => box.parentElement.classList.add("plotly-drawn"))
-      .then(() => figure.frames && Plotly.addFrames(box, figure.frames));
-  }
-});
-
 // What scrolls sideways by itself (long equations, code, tables) must be within reach of the keyboard, and say that it goes on.
 const SCROLLS = ".bd-article mjx-container[display], .bd-article pre, .bd-article .output, .bd-article .pst-scrollable-table-container, .bd-article .table-scroll";
 const atEnd = (box) => box.classList.toggle("at-end", box.scrollLeft + box.clientWidth >= box.scrollWidth - 2);

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import plotly
 
+from ..figures import page
 from . import (
     address,
     cells,
@@ -68,7 +69,6 @@ def setup(app) -> dict:
     app.connect("builder-inited", _copy_assets)
     app.connect("env-purge-doc", lambda app, env, name: rendering.claims_of(env).pop(name, None))
     app.connect("doctree-read", cells.prepare, priority=400)  # before Sphinx collects the titles
-    app.connect("doctree-read", rendering.join_twins)
     app.connect("doctree-read", tables.state_duration)
     app.connect("env-updated", tables.outdated)
     app.connect("doctree-resolved", tables.filler({**MADE, "finding": landing.finding}))
@@ -130,11 +130,11 @@ def _copy_assets(app) -> None:
     script = Path(plotly.__file__).parent / "package_data" / "plotly.min.js"
     if not (static / script.name).exists():
         shutil.copy2(script, static)
+    for name in ("figures.css", "figures.js"):
+        static.joinpath(name).write_text(page.asset(name), encoding="utf-8")
 
 
 def _scripts(app, pagename, templatename, context, doctree) -> None:
-    """Plotly on the pages that draw with it; a bibliography that is a list."""
-    if doctree is not None and rendering.has_plotly(doctree):
-        app.add_js_file("plotly.min.js", priority=300)  # the list below is the builder's own, for this page
+    """A bibliography that is a list."""
     if "body" in context:  # docutils' roles for a bibliography are no list to a screen reader
         context["body"] = context["body"].replace('role="doc-biblioentry"', 'role="listitem"')

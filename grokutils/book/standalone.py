@@ -62,7 +62,8 @@ def _needed(root: Path) -> list[str]:
 def _archive(root: Path, records: bool) -> str:
     """The package without its publishing part, its ``records`` only if asked for: the same bytes for the same files."""
     package = root / "grokutils"
-    files = [*package.rglob("*.py"), *(package.rglob("*.nc") if records else ())]
+    files = [path for kind in ("py", "css", "js") for path in package.rglob(f"*.{kind}")]
+    files += package.rglob("*.nc") if records else ()
     packed = io.BytesIO()
     with zipfile.ZipFile(packed, "w", zipfile.ZIP_DEFLATED, compresslevel=9) as archive:
         for path in sorted(files):

@@ -99,15 +99,11 @@ def listen(addresses):
 
 @pytest.fixture
 def settle():
-    """Wait until a page has typeset its equations and drawn its figures."""
+    """Wait until a page has typeset its equations and has its fonts."""
 
     def wait(page):
         page.wait_for_load_state("load")
         page.evaluate("window.MathJax?.startup?.promise?.then(() => true)")
         page.evaluate("document.fonts.ready.then(() => true)")
-        if page.evaluate("typeof Plotly !== 'undefined'"):
-            page.wait_for_function(
-                "[...document.querySelectorAll('.plotly-figure')].every(f => f.querySelector('.main-svg'))"
-            )
 
     return wait

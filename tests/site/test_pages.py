@@ -60,7 +60,7 @@ FINDINGS = r"""() => {
 ACCESS = """async () => {
   [...document.querySelectorAll('.bd-article pre')].slice(4).forEach(code => code.dataset.alike = '');
   const settings = { preload: false, resultTypes: ['violations'], runOnly: ['wcag2a', 'wcag2aa', 'wcag21a', 'wcag21aa', 'best-practice'] };
-  const { violations } = await axe.run({ exclude: [['mjx-container'], ['.plotly-figure > *'], ['[data-alike]']] }, settings);
+  const { violations } = await axe.run({ exclude: [['mjx-container'], ['.plotly-figure .js-plotly-plot > *'], ['[data-alike]']] }, settings);
   return violations.filter(v => ['serious', 'critical'].includes(v.impact))
     .flatMap(v => v.nodes.map(n => `${v.id}: ${n.html.slice(0, 120)} ${n.failureSummary}`.slice(0, 400)));
 }"""

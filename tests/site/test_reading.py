@@ -7,13 +7,16 @@ import re
 import chapters
 import pytest
 
-PLOTLY_PAGES = [
-    page
-    for page in chapters.chapters()
-    if any(chapters.PLOTLY in o.get("data", {}) for o in chapters.outputs(chapters.code(page)))
-]
+MOVING = {chapters.PLOTLY, chapters.LIVE}
+
+
+def moving(name: str) -> int:
+    """How many figures of a chapter answer the hand."""
+    return sum(bool(MOVING & set(o.get("data", {}))) for o in chapters.outputs(chapters.code(name)))
+
+
+MOVING_PAGES = [name for name in chapters.chapters() if moving(name)]
 SCORECARD = "book/scorecard"
-FIGURES = "() => [...document.querySelectorAll('.plotly-figure')]"
 
 
 @pytest.fixture
@@ -152,42 +155,39 @@ def test_scorecard_leads_to_the_claims(page, addresses, settle):
     assert missed == []
 
 
-@pytest.mark.parametrize("name", PLOTLY_PAGES)
-def test_figures_are_drawn_and_their_sliders_move_them(name, page, addresses, listen, settle):
+@pytest.mark.parametrize("name", MOVING_PAGES)
+def test_figures_are_drawn_when_near_and_their_sliders_move_them(name, page, addresses, listen, settle):
     complaints = listen(page)
     page.goto(f"{addresses['http']}/{name}.html")
     settle(page)
-    wanted = sum(chapters.PLOTLY in o.get("data", {}) for o in chapters.outputs(chapters.code(name)))
-    figures = page.locator(".plotly-figure")
-    assert figures.count() == wanted
-    for figure in figures.all():
-        assert len(figure.get_attribute("aria-label")) >= 20
-        figure.scroll_into_view_if_needed()
-        for slider in figure.locator(".slider-container").all():
-            state = "f => JSON.stringify([f._fullLayout.sliders.map(s => s.active), f.data.map(t => [t.x, t.y, t.z, t.marker])])"
-            before = figure.evaluate(state)
-            rail = slider.locator(".slider-rail-touch-rect").bounding_box()
-            page.mouse.click(rail["x"] + 0.62 * rail["width"], rail["y"] + rail["height"] / 2)
-            page.wait_for_function(
-                f"([f, old]) => ({state})(f) !== old", arg=[figure.element_handle(), before]
-            )
+    boxes = page.locator(".figure-box")
+    assert boxes.count() == moving(name)
+    for box in boxes.all():
+        assert len(box.get_attribute("aria-label")) >= 20
+        box.scroll_into_view_if_needed()
+        drawn = box.locator(".figure-stage")
+        drawn.locator("svg").first.wait_for()
+        for slider in drawn.get_by_role("slider").all():
+            seen = "b => [...b.querySelectorAll('path, image, circle, line, canvas')].map(n => n.outerHTML).join() + b.innerText"
+            before = drawn.evaluate(seen)
+            slider.focus()
+            page.keyboard.press("Home")
+            page.keyboard.press("ArrowRight")
+            page.wait_for_function(f"([b, old]) => ({seen})(b) !== old", arg=[drawn.element_handle(), before])
     assert not complaints, "\n".join(complaints)
 
 
-@pytest.mark.parametrize("name", PLOTLY_PAGES)
-def test_static_twins_stand_in_for_print_and_for_readers_without_scripts(
-    name, browser, page, addresses, settle
-):
+@pytest.mark.parametrize("name", MOVING_PAGES)
+def test_static_twins_stand_in_for_print_and_for_readers_without_scripts(name, browser, page, addresses):
     page.goto(f"{addresses['http']}/{name}.html")
-    settle(page)
-    twins = page.locator(".static-twin img")
-    figures = page.locator(".plotly-figure")
-    assert twins.count() == figures.count()
-    assert not any(twin.is_visible() for twin in twins.all())
+    for box in page.locator(".figure-box").all():
+        box.scroll_into_view_if_needed()
+        box.locator(".figure-stage svg").first.wait_for()
+        assert not box.locator(".figure-still").is_visible()
     page.emulate_media(media="print")
-    assert all(twin.is_visible() for twin in twins.all())
-    assert not any(figure.is_visible() for figure in figures.all())
+    assert all(twin.is_visible() for twin in page.locator(".figure-still .figure-wide svg").all())
+    assert not any(stage.is_visible() for stage in page.locator(".figure-stage").all())
     with browser.new_context(java_script_enabled=False) as context:
         plain = context.new_page()
         plain.goto(f"{addresses['http']}/{name}.html")
-        assert all(twin.is_visible() for twin in plain.locator(".static-twin img").all())
+        assert all(twin.is_visible() for twin in plain.locator(".figure-still .figure-wide svg").all())
