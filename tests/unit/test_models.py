@@ -342,3 +342,26 @@ def test_evaluation_mode_lets_dropout_and_batch_norm_pass():
 
 def test_numpy_integers_are_sizes():
     assert models.two_layer(*np.array([3, 4, 2])).d == 20
+
+
+def test_a_layer_under_two_names_is_one_layer_however_often_it_is_called():
+    """PyTorch's own tying of weights left such a module with the last call's weights."""
+
+    class Twice(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.first = nn.Linear(4, 4)
+            self.again = self.first
+            self.readout = nn.Linear(4, 2)
+
+        def forward(self, x):
+            return self.readout(torch.tanh(self.again(torch.tanh(self.first(x)))))
+
+    model = models.from_module(Twice())
+    X = torch.randn(5, 4, dtype=torch.float64)
+    for seed in range(3):
+        P = model.matrices(model.init(seed))
+        layer = lambda H, P=P: torch.tanh(H @ P["first.weight"].T + P["first.bias"])  # noqa: E731
+        expected = layer(layer(X)) @ P["readout.weight"].T + P["readout.bias"]
+        assert torch.allclose(model(model.init(seed), X), expected, rtol=0, atol=1e-14)
+    assert torch.equal(model.init(), model.theta)
