@@ -114,7 +114,10 @@ class Multipliers:
             if size <= enough:
                 return x, used
             q = times(p)
-            step = size / float((p * q).sum())
+            bend = float((p * q).sum())
+            if not bend > 0:  # also NaN
+                raise NoMultipliersError("cK + λI is singular: J has lost full rank (theorem 4.10)")
+            step = size / bend
             x, r = x + step * p, r - step * q
             z = precondition(r)
             size, before = float((r * z).sum()), size

@@ -123,21 +123,16 @@ def test_cost_does_not_grow_when_decay_falls():
     assert runs[1].attrs["factorizations"] <= 12
 
 
-def test_slip_estimates_the_error_of_the_time():
-    """Against a fine flow, at a norm that both pass: right in sign, and in size within a factor of four."""
+def test_slip_bounds_the_error_of_the_time_and_falls_with_the_tolerance():
+    """Against a fine flow, at a norm that both pass."""
     model, theta, task = on_zero_loss()
+    event = flow.Event("fallen", lambda t: float(t @ t) - 0.8 * float(theta @ theta))
     fine, coarse = (
-        flow.follow(model, theta, task, lam=0.0, tau_end=1.0, tolerance=tolerance)
-        for tolerance in (1e-8, 1e-3)
+        flow.follow(model, theta, task, lam=0.0, tau_end=1.0, tolerance=tolerance, until=event)
+        for tolerance in (1e-7, 1e-3)
     )
-    level = 0.5 * float(fine.norm2[0] + fine.norm2[-1])
-    event = flow.Event("half", lambda t: float(t @ t) - level)
-    times = [
-        float(flow.follow(model, theta, task, lam=0.0, tau_end=1.0, tolerance=t, events=[event]).event_tau[0])
-        for t in (1e-8, 1e-3)
-    ]
-    estimate = float(np.interp(times[1], coarse.tau, coarse.slip))
-    assert 0.25 < estimate / (times[1] - times[0]) < 4
+    error = abs(float(coarse.event_tau[0]) - float(fine.event_tau[0]))
+    assert error < abs(float(coarse.slip[-1])) < 30 * error
     assert abs(float(fine.slip[-1])) < 1e-2 * abs(float(coarse.slip[-1]))
 
 
@@ -249,7 +244,7 @@ def test_records_are_those_of_the_schema():
     )
     records.check(run)
     found = records.memorization(run, "loss", coordinate="tau")
-    assert float(found) <= float(run.event_tau[0])
+    assert float(found) == pytest.approx(float(run.event_tau[0]), rel=1e-2)
     model, theta, task = small(n=1)
     for lam in (0.0, 0.1):
         start = zero_loss.project(model, theta, task.X_train, task.Y_train)
@@ -284,7 +279,7 @@ def test_a_flow_ends_where_it_is_told_to():
     assert ended(until=1e9).attrs["ended"] == "until"
     by_name, by_event = ended(events=[half], until="half"), ended(until=half)
     assert by_name.attrs["ended"] == by_event.attrs["ended"] == "until"
-    assert by_name.event_tau.values == by_event.event_tau.values < by_name.tau[-1] < 1
+    assert float(by_name.event_tau[0]) == float(by_event.event_tau[0]) < float(by_name.tau[-1]) < 1
     stopped = ended(callback=lambda row, t: seen.append((row["tau"], t)) or len(seen) == 4, keep_theta=True)
     assert stopped.attrs["ended"] == "callback"
     assert [tau for tau, _ in seen] == stopped.tau.values.tolist()
@@ -324,12 +319,11 @@ def test_penalties_have_the_gradients_that_they_say():
     model, theta, _ = small()
     groups = torch.arange(model.d) % 4
     for penalty in (DECAY, flow.WeightedDecay(model, {"E": 3.0}), flow.GroupNorms(groups, 0.1)):
-        numeric = torch.stack(
-            [
-                torch.tensor(penalty.value(theta + 1e-6 * e) - penalty.value(theta - 1e-6 * e)) / 2e-6
-                for e in torch.eye(model.d, dtype=torch.float64)
-            ]
-        )
+        change = [
+            (penalty.value(theta + 1e-6 * e) - penalty.value(theta - 1e-6 * e)) / 2e-6
+            for e in torch.eye(model.d, dtype=torch.float64)
+        ]
+        numeric = torch.tensor(change, dtype=torch.float64)
         torch.testing.assert_close(penalty.gradient(theta), numeric, rtol=1e-6, atol=1e-6)
 
 
