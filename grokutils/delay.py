@@ -23,9 +23,9 @@ from torch import Tensor
 from . import _checks, flow, losses, records, training
 from .errors import DivergedError, StoppedError
 from .flow.follow import KINKED, in_float64
-from .flow.multipliers import FACTORED
 from .linearization import linearize
 from .linearization.sharpness import sharpness
+from .linearization.solving import FACTORED
 from .losses import Loss
 from .models import Model, TwoLayer
 from .tasks import Task
@@ -133,15 +133,16 @@ class Prediction:
         return next(iter(self.clocks.values())).tau if self.clocks else math.nan
 
     def __str__(self) -> str:
-        if not self.clocks:
+        if self.flow is None:
             return ". ".join(["No prediction", *self.warnings]) + "."
-        said = [_in_words(name, clock, self.flow, self.pace) for name, clock in self.clocks.items()]
+        end = float(self.flow.tau[-1])
+        said = [_in_words(name, clock, end, self.pace) for name, clock in self.clocks.items()]
         if math.isfinite(self.memorized):
             said.append(f"It has memorized the training samples by step {self.memorized:,.0f}")
         return ". ".join([*said, *(f"Warning: {note}" for note in self.warnings)]) + "."
 
 
-def _in_words(name: str, clock: Clock, path: xr.Dataset, pace: float) -> str:
+def _in_words(name: str, clock: Clock, end: float, pace: float) -> str:
     kind, threshold = name.split()
     what = (
         f"The held-out loss falls to {threshold} of that of the output 0"
@@ -150,7 +151,6 @@ def _in_words(name: str, clock: Clock, path: xr.Dataset, pace: float) -> str:
     )
     if math.isfinite(clock.step):
         return f"{what} at step {clock.step:,.0f} (nine of ten runs: {clock.low:,.0f} to {clock.high:,.0f})"
-    end = float(path.tau[-1])
     return f"Not within {end / pace:,.0f} steps (slow time {end:.3g}): {what[0].lower()}{what[1:]}"
 
 
@@ -217,9 +217,11 @@ def predict_delay(
         return Prediction(found, at, memorized, pace, path, sharp, tuple(notes), seconds, theta)
 
     if isinstance(start, str) and start == "memorization":
-        options = {"lr": rate, "weight_decay": w, "momentum": momentum, "loss": loss, "patience": patience}
         try:
-            found = memorize(model, task, seed=seed, init_scale=init_scale, **options)
+            found = memorize(
+                model, task, lr=rate, weight_decay=w, momentum=momentum, loss=loss, patience=patience,
+                seed=seed, init_scale=init_scale,
+            )  # fmt: skip
         except DivergedError:
             notes.append(f"the run diverges with lr = {rate:g}: a smaller lr is needed")
             return result({})

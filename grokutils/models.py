@@ -9,7 +9,7 @@ from __future__ import annotations
 import copy
 import math
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 
 import torch
 from torch import Tensor, nn
@@ -435,7 +435,7 @@ class ModuleModel(Model):
         self._seen[kind] = not watch.bends
 
 
-def _slots(module: nn.Module, named: Parameters) -> dict[str, list[str]]:
+def _slots(module: nn.Module, named: Mapping[str, Tensor]) -> dict[str, list[str]]:
     """Every place that holds a parameter, by the parameter's name.
 
     A layer that is used under two names is one place: PyTorch's own ``tie_weights`` would fill it twice, and not give it

@@ -127,7 +127,7 @@ def follow(
                     continue
                 break
     except KeyboardInterrupt as stopped:
-        stopped.records = record.dataset()
+        stopped.records = record.dataset()  # type: ignore[attr-defined]
         raise
     except NoMultipliersError as error:
         reached = record.dataset()
@@ -147,7 +147,9 @@ class _Record:
         self.model, self.task, self.loss, self.path = model, task, loss, path
         self.events, self.keep_theta, self.classes = events, keep_theta, task.classification
         self.times = {event.name: np.nan for event in events}
-        self.rows, self.thetas, self.ended = [], [], "tau_end"
+        self.rows: list[dict[str, float]] = []
+        self.thetas: list[np.ndarray] = []
+        self.ended = "tau_end"
 
     def add(self, point: Point) -> dict:
         for event in self.events:
@@ -182,7 +184,9 @@ class _Record:
 
     def dataset(self) -> xr.Dataset:
         names = list(self.rows[0]) if self.rows else []
-        columns = {name: ("step", np.array([row[name] for row in self.rows])) for name in names}
+        columns: dict[str, tuple] = {
+            name: ("step", np.array([row[name] for row in self.rows])) for name in names
+        }
         tau = columns.pop("tau", ("step", np.zeros(0)))
         if self.rows:
             columns["theta_end"] = ("parameter", self.path.past[-1].theta.numpy().copy())

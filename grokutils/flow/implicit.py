@@ -47,11 +47,6 @@ class Step:
     metric: float | Tensor
     start: Tensor  # (d,)
 
-    @property
-    def uniform(self) -> bool:
-        """Whether all parameters feel the same decay."""
-        return not isinstance(self.metric, Tensor)
-
     def end(
         self,
         lin: Linearization,
@@ -69,12 +64,14 @@ class Step:
         NoMultipliersError
             Newton's method does not converge: the step is too long; or K is singular.
         """
-        D = 1 + self.length * self.metric
-        if self.uniform:
-            seen, c = lin, self.length / D
-            theta = lin.free(self.start) / D
+        seen: Linearization
+        if not isinstance(self.metric, Tensor):
+            shrink = 1 + self.length * self.metric
+            seen, c = lin, self.length / shrink
+            theta = lin.free(self.start) / shrink
             pull = lambda u: c * lin.free(lin.vjp(u))  # noqa: E731
         else:
+            D = 1 + self.length * self.metric
             seen, c = Weighted(lin, D), self.length
             theta = self.start / D
             pull = lambda u: c * lin.vjp(u) / D  # noqa: E731

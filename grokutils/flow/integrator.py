@@ -16,7 +16,6 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
-from itertools import count
 
 import torch
 from torch import Tensor
@@ -168,6 +167,7 @@ class Integrator:
 
     def _possible(self, end: _End) -> bool:
         """Whether a gradient flow can go there: L_λ does not rise, or at λ = 0 the point is on Z."""
+        assert end.outputs is not None
         objective = self._objective(end.theta, end.outputs)
         if self.lam == 0:
             return objective <= self.tolerance * float(self.Y.norm())
@@ -186,24 +186,28 @@ class Integrator:
         step, mu, sides = Step(length, metric, b + length * push), self.past[-1].mu, self._sides(star)
         mu = torch.zeros_like(self.Y) if mu is None else mu
         at, accuracy = star, SHARE * self._allowed(star)
-        for attempt in count():
+        attempt = 0
+        while True:
             lin = self._linearized(at, sides)
             at, mu = step.end(lin, self.Y, self.loss, self.lam, mu, self.solver, accuracy)
-            if sides is None:
+            if sides is None or self.model.kinks is None:
                 return _End(at, mu, None, lin)
             E, W = self.model.matrices(at).values()
-            stiffness = (1 + length * metric) / length
+            stiffness = float(1 + length * metric) / length  # kinks are held under plain decay only
             other = sides.fitting(self.X @ E, mu @ W.mT, stiffness, self.model.kinks, attempt >= SWITCHES)
             if other is None:
                 return _End(at, mu, sides.pinned, lin)
-            sides = other
+            sides, attempt = other, attempt + 1
 
     def _allowed(self, theta: Tensor) -> float:
         """Error of θ that a step may have: a share of ‖θ‖, and on F no more than what keeps the constraint."""
         last, error = self.past[-1], self.tolerance * float(theta.norm())
-        if self.lam and last.mu is None:
+        if self.lam == 0:
+            F = self.tolerance * float(self.Y.norm())
+        elif last.mu is None:
             return error
-        F = self.tolerance * float(self.Y.norm()) if self.lam == 0 else self.lam * float(last.mu.norm())
+        else:
+            F = self.lam * float(last.mu.norm())
         return min(error, F / max(last.sharpness, 1e-300) ** 0.5)
 
     def _sides(self, theta: Tensor) -> Sides | None:
@@ -246,7 +250,7 @@ class Integrator:
     def _sharpness(self, lin: Linearization, F: Tensor) -> float:
         """Largest eigenvalue of SᵀJJᵀS, by a power iteration that goes on from step to step."""
         S, first = self.loss.curvature(F, self.Y), self.power is None
-        u = self._spread() if first else self.power
+        u = self._spread() if self.power is None else self.power
         size = 0.0
         for _ in range(POWERS[0] if first else POWERS[1]):
             u = u / u.norm().clamp(min=1e-300)

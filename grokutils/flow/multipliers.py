@@ -102,8 +102,11 @@ class Multipliers:
     def _search(self, times, u: Tensor, x: Tensor, enough: float, patience: int) -> tuple[Tensor | None, int]:
         """Conjugate gradients until rᵀM⁻¹r ≤ ``enough`` or lost in rounding; SciPy's stop at ‖r‖ alone."""
 
+        inverse = self._precondition
+        assert inverse is not None
+
         def precondition(r: Tensor) -> Tensor:
-            return torch.from_numpy(self._precondition(r.flatten().numpy())).view_as(r)
+            return torch.from_numpy(inverse(r.flatten().numpy())).view_as(r)
 
         r = u - times(x) if x.any() else u
         z = precondition(r)

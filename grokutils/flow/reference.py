@@ -173,7 +173,8 @@ class _Slow:
         self.velocity = _numpy(lambda t: -zero_loss.project_tangent(zero_loss.jacobian(f, t, X), t))
 
     def run(self, theta: Tensor, taus: np.ndarray) -> xr.Dataset:
-        self.rows, self.taus, self.length = [], taus, None
+        self.rows: list[tuple] = []
+        self.taus, self.length = taus, None
         self.mark, self.attempts = -np.inf, 0  # where τ last made progress, and the steps since
         tau, theta = 0.0, self._start(theta)
         while len(self.rows) < len(taus):
