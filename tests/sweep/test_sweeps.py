@@ -186,55 +186,6 @@ def test_interrupted_it_says_so_and_leaves_nothing_running(folder):
     assert small.gone(folder)
 
 
-def test_a_scheduler_that_is_killed_ends_the_command_in_words(folder):
-    where = {"cwd": folder, "stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
-    dask = [sys.executable, "-m", "dask"]
-    port = 21000 + os.getpid() % 9000
-    address = f"tcp://127.0.0.1:{port}"
-    scheduler = subprocess.Popen(
-        [*dask, "scheduler", "--host", "127.0.0.1", "--port", str(port), "--no-dashboard"], **where
-    )
-    worker = subprocess.Popen(
-        [
-            *dask,
-            "worker",
-            address,
-            "--nthreads",
-            "2",
-            "--no-dashboard",
-            "--no-nanny",
-            "--death-timeout",
-            "20",
-        ],
-        **where,
-    )
-    try:
-        for _ in range(20):  # until both are up; a scheduler that is not there yet is refused
-            process = small.start(
-                "sweep",
-                "small.ipynb",
-                "-p",
-                "do=add,wait",
-                "-o",
-                "out",
-                "--scheduler",
-                address,
-                "--json",
-                folder=folder,
-            )
-            heard = [event for event in small.events(process) if event["event"] != "done" or scheduler.kill()]
-            code, _, err = small.finish(process)
-            if code != 2:
-                break
-        assert code == 3, (heard, err)
-        assert heard[-1].get("stopped") == "the scheduler was lost", (heard, err)
-        assert len(list((folder / "out/cases").iterdir())) == 1
-    finally:
-        for process in (scheduler, worker):
-            process.kill()
-            process.wait()
-
-
 def test_a_disk_that_fills_up_leaves_what_was_there(tmp_path, monkeypatch):
     store = Store(tmp_path / "out")
     store.prepare("small")

@@ -235,6 +235,7 @@ def collect(folder: Folder, measure: Later = None, out: Into = None) -> None:
 def report(folder: Folder, measure: Later = None, out: Into = None) -> None:
     """One page that shows a folder's results: provenance, claims, figures, a table to sort, every notebook."""
     asked = measures.parsed(measure)
+    os.environ["MATPLOTLIBRC"] = os.devnull  # a reader's own style stays outside
     from . import report
 
     typer.echo(report.write(Store(folder).existing(), asked, _into(out or folder)))
