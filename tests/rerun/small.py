@@ -25,6 +25,10 @@ SMALL = {
         "lr": 0.1,
         "tau_end": 3.0,
         "seed": 3,
+        "inputs": 12,
+        "samples": 8,
+        "relevant": 1,
+        "draws": 2,
     },
     "book/2_geometry/03_the_zero_loss_set": {
         "n": 3,
