@@ -92,6 +92,8 @@ SMALL = {
         "steps": 60,
         "tau_exact": 0.5,
         "n_seeds": 2,
+        "trial_steps": [2e-3],
+        "trial_lams": [0.05],
     },
     "book/3_networks/07_isolated_dynamics": {
         "p": 5,
@@ -119,6 +121,12 @@ SMALL = {
         "momentum": 0.8,
         "n_seeds": 2,
         "tau_end": 1.0,
+        "time_moduli": [3, 5],
+        "time_fractions": [0.6, 0.8],
+        "time_widths": [16, 24],
+        "grid_p": 7,
+        "grid_widths": [5, 16],
+        "grid_steps": 60,
     },
     "book/4_beyond/11_predicting_the_delay": {
         "p": 7,
