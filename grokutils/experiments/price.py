@@ -10,7 +10,7 @@ import pandas as pd
 import torch
 from torch import Tensor
 
-from .. import tasks
+from .. import records, tasks
 from ..isolated import simulate
 from ..price import accuracy, price
 
@@ -157,6 +157,11 @@ def sizes(case: Case, pairs: int) -> list[int]:
     else:
         wanted = [round(share * pairs) for share in SHARES]
     return [n for n in wanted if n < pairs] + [pairs]
+
+
+def stored() -> pd.DataFrame:
+    """The rows that the package holds, as :func:`measure` makes them."""
+    return records.load(PATH).to_dataframe()
 
 
 # What the rules compare --------------------------------------------------------------------------------------------
