@@ -84,6 +84,7 @@ test-fast: $(READY) ## units only, without the slow ones
 lint: $(READY)
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
+	$(BIN)/mypy
 	$(BIN)/python -m grokutils.book stamp --check
 
 .PHONY: test-unit

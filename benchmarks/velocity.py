@@ -66,8 +66,8 @@ def own_calls(E: Tensor, X: Tensor, Y: Tensor) -> dict:
     gram, fresh = (H @ H.mT for _ in range(2))
     factors = torch.linalg.cholesky(gram).numpy()
     right = Y.mT.expand(len(E), -1, -1).contiguous()
-    W, into, pull = (
-        torch.empty(len(E), *shape, dtype=E.dtype) for shape in ((Y.shape[1], E.shape[2]), *[H.shape[1:]] * 2)
+    W, pull = (
+        torch.empty(len(E), *shape, dtype=E.dtype) for shape in ((Y.shape[1], E.shape[2]), H.shape[1:])
     )
     whole, copy = gram.numpy(), gram.clone()
 
@@ -77,11 +77,14 @@ def own_calls(E: Tensor, X: Tensor, Y: Tensor) -> dict:
 
     return {
         "syrk": lambda: [
-            syrk(1.0, h.T, trans=1, lower=1, c=K.T, overwrite_c=1) for h, K in zip(H.numpy(), whole)
+            syrk(1.0, h.T, trans=1, lower=1, c=K.T, overwrite_c=1)
+            for h, K in zip(H.numpy(), whole, strict=True)
         ],
         "restore": lambda: fresh.copy_(copy),  # potrf destroys it: not counted
         "potrf": factorize,
-        "potrs": lambda: [potrs(L.T, b.T, lower=0, overwrite_b=1) for L, b in zip(factors, right.numpy())],
+        "potrs": lambda: [
+            potrs(L.T, b.T, lower=0, overwrite_b=1) for L, b in zip(factors, right.numpy(), strict=True)
+        ],
         "gemm W": lambda: torch.matmul(right, H, out=W),
         "gemm pull": lambda: torch.matmul(right.mT, W, out=pull),
     }

@@ -13,9 +13,10 @@ def integer(name: str, value, low: int, high: int | None = None) -> int:
     allowed = f"an integer of at least {low}" if high is None else f"an integer from {low} to {high}"
     if isinstance(value, bool) or not isinstance(value, numbers.Integral):
         raise ValueError(f"{name} = {value!r}: must be {allowed}{_unquoted(name, value)}")
-    if value < low or (high is not None and value > high):
+    whole = int(value)
+    if whole < low or (high is not None and whole > high):
         raise ValueError(f"{name} = {value!r}: must be {allowed}")
-    return int(value)
+    return whole
 
 
 def real(

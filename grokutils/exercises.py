@@ -139,7 +139,7 @@ def _imbalance(eta, w1, w2, c):
 )  # fmt: skip
 def _lag(w1, w2, lam):
     theta = torch.tensor([w1, w2], dtype=torch.float64)
-    J = zero_loss.jacobian(lambda t, X: t.prod().reshape(1, 1), theta, torch.zeros(1, 1))
+    J = zero_loss.jacobian(lambda t, X: t.prod().reshape(1, 1), theta, torch.zeros(1, 1, dtype=torch.float64))
     _, S, V = torch.linalg.svd(J, full_matrices=False)
     return float(lam * ((V @ theta) / S**2).norm())
 
@@ -150,7 +150,9 @@ def _small_target(answer) -> bool:
         raise ValueError(f"answer = {answer!r}: must be a list of real numbers, none of them zero")
     u = torch.from_numpy(np.sqrt(np.abs(y)))  # u = ±v where the slow flow ends: every u² − v² has decayed
     theta = torch.cat([u, u * torch.from_numpy(np.sign(y.real))])
-    J = zero_loss.jacobian(lambda t, X: (t[: len(u)] * t[len(u) :])[None], theta, torch.zeros(1, 1))
+    J = zero_loss.jacobian(
+        lambda t, X: (t[: len(u)] * t[len(u) :])[None], theta, torch.zeros(1, 1, dtype=torch.float64)
+    )
     return float(zero_loss.singular_values(J)[-1]) < 0.01
 
 

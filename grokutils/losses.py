@@ -2,7 +2,7 @@
 
 A loss L is summed over samples, as in the study: L_λ = L + λ‖θ‖². Its gradient and curvature come with a factor ½, so
 that for squared error the gradient is the residual F − Y and the curvature the identity. A loss of one's own is a
-subclass of :class:`Loss` with five methods.
+subclass of :class:`Loss`, or of one of the losses here.
 """
 
 from __future__ import annotations
@@ -147,9 +147,9 @@ def lam(spec: str | Loss, Y: Tensor, weight_decay: float) -> float:
 
     A step of gradient descent on the mean moves θ along −(∇L/count + wθ) = −∇L_λ/count.
     """
-    return loss(spec).count(Y) * weight_decay / 2
+    return loss(spec).count(Y) * _checks.real("weight_decay", weight_decay, 0) / 2
 
 
 def weight_decay(spec: str | Loss, Y: Tensor, lam: float) -> float:
     """PyTorch's w of the study's λ = ``lam``: the inverse of :func:`lam`."""
-    return 2 * lam / loss(spec).count(Y)
+    return 2 * _checks.real("lam", lam, 0) / loss(spec).count(Y)

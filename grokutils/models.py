@@ -232,7 +232,7 @@ def mlp(
 
 
 class Transformer(Model):
-    """Token and position embeddings, layers of causal-free attention and MLP, and the last position read out."""
+    """Token and position embeddings, layers of attention without a mask and MLP, the last position read out."""
 
     def __init__(
         self, tokens: int, length: int, d_out: int, width: int, heads: int, mlp_width: int, layers: int,
@@ -349,6 +349,7 @@ class ModuleModel(Model):
         self.module = module
         named = {key: each for key, each in module.named_parameters() if each.requires_grad}
         super().__init__(name, {key: tuple(each.shape) for key, each in named.items()})
+        self._slots = _slots(module, named)
         self.theta = self.flat(**{key: each.detach() for key, each in named.items()})  # (d,), as given
         self._seen: dict[
             tuple, bool
@@ -361,7 +362,8 @@ class ModuleModel(Model):
 
     def forward(self, parameters: Parameters, X: Tensor) -> Tensor:
         with _plain_attention():
-            return torch.func.functional_call(self.module, parameters, (X,))
+            whole = {slot: parameters[key] for key, slots in self._slots.items() for slot in slots}
+            return torch.func.functional_call(self.module, whole, (X,), tie_weights=False)
 
     def init(
         self,
@@ -431,6 +433,24 @@ class ModuleModel(Model):
         if not torch.isfinite(F).all():
             raise ValueError(f"{self.name} returned NaN or infinite outputs for X")
         self._seen[kind] = not watch.bends
+
+
+def _slots(module: nn.Module, named: Parameters) -> dict[str, list[str]]:
+    """Every place that holds a parameter, by the parameter's name.
+
+    A layer that is used under two names is one place: PyTorch's own ``tie_weights`` would fill it twice, and not give it
+    its parameter back.
+    """
+    keys = {id(each): key for key, each in named.items()}
+    slots: dict[str, list[str]] = {key: [] for key in named}
+    seen = set()
+    for path, each in module.named_parameters(remove_duplicate=False):
+        owner, _, attribute = path.rpartition(".")
+        place = id(module.get_submodule(owner)), attribute
+        if id(each) in keys and place not in seen:
+            seen.add(place)
+            slots[keys[id(each)]].append(path)
+    return slots
 
 
 def _float_of(X: Tensor) -> torch.dtype:

@@ -346,7 +346,7 @@ def from_tensors(
         train, test = (arrays[f"{kind}_{part}"] for part in ("train", "test"))
         widths = {f"{kind}_train": tuple(train.shape[1:]), f"{kind}_test": tuple(test.shape[1:])}
         _checks.same("shapes of samples", **widths)
-    return Task(name=name, **arrays)
+    return Task(name, arrays["X_train"], arrays["Y_train"], arrays["X_test"], arrays["Y_test"])
 
 
 def _array(name: str, value) -> Tensor:

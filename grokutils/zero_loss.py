@@ -2,7 +2,7 @@
 
 A network is a model, or any callable ``f(theta, X) -> (n, m)`` with flat parameters ``theta`` (d,) and inputs ``X``
 (n, …), written in torch operations. F(θ) ∈ R^{nm} stacks its outputs, row by row, and J = ∇F(θ) is (nm, d). All is in
-float64 and, but for :func:`onto`, dense: meant for nm and d up to a few thousand. Symbols as in STUDY.md sections 1 and 2.
+float64 and, but for :func:`gauss_newton`, dense: meant for nm and d up to a few thousand. Symbols as in STUDY.md sections 1 and 2.
 """
 
 from __future__ import annotations
@@ -124,22 +124,23 @@ def project(
     y = _targets(f, theta, X, Y)
     tolerance = _checks.real("tolerance", tolerance, 0, 1, open_low=True, open_high=True)
     max_iterations = _checks.integer("max_iterations", max_iterations, 1)
-    allowed_residual, allowed_slant = tolerance * y.norm().clamp(min=1), tolerance * theta.norm().clamp(min=1)
-    z, penalty, reach = theta, theta.new_zeros(()), math.inf
+    allowed_residual = tolerance * y.norm().clamp(min=1)
+    allowed_tangential = tolerance * theta.norm().clamp(min=1)
+    z, penalty, radius = theta, theta.new_zeros(()), math.inf
     for _ in range(max_iterations):
         J = jacobian(f, z, X)
         N, S, V = _regular_factor(J)
         r, gap = outputs(f, z, X) - y, theta - z
-        normal, slant = -N @ (V.mT @ r / S), gap - N @ (N.mT @ gap)
+        normal, tangential = -N @ (V.mT @ r / S), gap - N @ (N.mT @ gap)
         nu = V @ ((N.mT @ (gap - normal)) / S)  # multipliers: θ − z = Jᵀν at the solution
-        bend = _bend(f, z, X, N, nu)
-        if r.norm() <= allowed_residual and slant.norm() <= allowed_slant:
-            _check_nearest(bend, N, nu)
+        shape_operator = _shape_operator(f, z, X, N, nu)
+        if r.norm() <= allowed_residual and tangential.norm() <= allowed_tangential:
+            _check_nearest(shape_operator, N, nu)
             return z
-        tangent = _newton_step(bend, slant)
-        tangent = tangent * min(1.0, reach / float(tangent.norm().clamp(min=1e-300)))
+        tangent = _newton_step(shape_operator, tangential)
+        tangent = tangent * min(1.0, radius / float(tangent.norm().clamp(min=1e-300)))
         penalty = torch.maximum(penalty, 2 * nu.norm())
-        rate = float(slant @ tangent + normal @ normal)  # at which merit falls, at least
+        rate = float(tangential @ tangent + normal @ normal)  # at which merit falls, at least
 
         def merit(t, penalty=penalty):
             return float(0.5 * (t - theta).square().sum() + penalty * (f(t, X).reshape(-1) - y).norm())
@@ -149,15 +150,15 @@ def project(
             return t - N @ (V.mT @ (f(t, X).reshape(-1) - y - (1 - share) * r) / S)
 
         share, z = _search(merit, path, merit(z), rate)
-        reach = 2 * share * float((normal + tangent).norm()) if share < 1 else 2 * reach
+        radius = 2 * share * float((normal + tangent).norm()) if share < 1 else 2 * radius
     raise ProjectionError(
         f"no nearest point within max_iterations = {max_iterations}: residual {float(r.norm()):.1e}, displacement "
-        f"along Z {float(slant.norm()):.1e}, both asked to be near tolerance = {tolerance:g}. theta may be too far "
+        f"along Z {float(tangential.norm()):.1e}, both asked to be near tolerance = {tolerance:g}. theta may be too far "
         "from Z for one nearest point, or Z may not be smooth (ReLU) there"
     )
 
 
-def onto(
+def gauss_newton(
     f: Network, theta: Tensor, X: Tensor, Y: Tensor, tolerance: float = 1e-10, max_iterations: int = 50
 ) -> Tensor:
     """A point of Z near ``theta``, (d,), by Gauss–Newton steps −J⁺(F − y) until ‖F − y‖ ≤ ``tolerance``.
@@ -203,32 +204,35 @@ def _search(merit, path, before: float, rate: float) -> tuple[float, Tensor]:
     )
 
 
-def _bend(f, z, X, N, nu) -> Callable[[Tensor], Tensor]:
+def _shape_operator(f, z, X, N, nu) -> Callable[[Tensor], Tensor]:
     """w ↦ P(Σ νᵢ∇²Fᵢ(z))Pw: how Z bends towards θ, in units of 1/distance (I + it is ∇² of ½‖z − θ‖² on Z)."""
 
     def pull(t: Tensor) -> Tensor:
         return torch.func.grad(lambda s: f(s, X).reshape(-1) @ nu)(t)
 
-    def bend(w: Tensor) -> Tensor:
+    def shape_operator(w: Tensor) -> Tensor:
         w = w - N @ (N.mT @ w)
         w = torch.func.grad(lambda t: pull(t) @ w)(z)
         return w - N @ (N.mT @ w)
 
-    return bend
+    return shape_operator
 
 
-def _newton_step(bend, slant: Tensor, max_iterations: int = 50) -> Tensor:
-    """(I + bend)⁻¹ slant by conjugate gradients, ended early at negative curvature: a descent direction always."""
-    step, residual = torch.zeros_like(slant), slant
-    direction, square = slant, slant @ slant
+def _newton_step(shape_operator, tangential: Tensor, max_iterations: int = 50) -> Tensor:
+    """(I + shape operator)⁻¹ of ``tangential`` by conjugate gradients.
+
+    Ended early at negative curvature, so that it is a direction of descent always.
+    """
+    step, residual = torch.zeros_like(tangential), tangential
+    direction, square = tangential, tangential @ tangential
     target = square * min(1e-2, float(square))
     for _ in range(max_iterations):
         if square <= target:
             break
-        image = direction + bend(direction)
+        image = direction + shape_operator(direction)
         curvature = direction @ image
         if curvature <= 1e-8 * (direction @ direction):
-            return step if step.any() else slant
+            return step if step.any() else tangential
         step = step + square / curvature * direction
         residual = residual - square / curvature * image
         square, previous = residual @ residual, square
@@ -236,15 +240,15 @@ def _newton_step(bend, slant: Tensor, max_iterations: int = 50) -> Tensor:
     return step
 
 
-def _check_nearest(bend, N: Tensor, nu: Tensor) -> None:
-    """Refuse a point where the distance has no minimum along Z: I + bend must be positive definite there."""
+def _check_nearest(shape_operator, N: Tensor, nu: Tensor) -> None:
+    """Refuse a point where the distance has no minimum along Z: I + the shape operator must be positive there."""
     d = len(N)
     if N.shape[1] == d or not nu.any():
         return
 
     def operator(w: np.ndarray) -> np.ndarray:
-        w = torch.from_numpy(np.array(w, dtype=np.float64).reshape(d))
-        return (w + bend(w)).numpy()  # I + bend, also because ARPACK stumbles over the operator 0 of a flat Z
+        t = torch.from_numpy(np.array(w, dtype=np.float64).reshape(d))
+        return (t + shape_operator(t)).numpy()  # with I, also because ARPACK stumbles over the 0 of a flat Z
 
     start = torch.randn(d, generator=torch.Generator().manual_seed(0), dtype=torch.float64).numpy()
     smallest = eigsh(LinearOperator((d, d), operator, dtype=np.float64), 1, which="SA", v0=start, tol=1e-3)[

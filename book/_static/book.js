@@ -56,7 +56,7 @@ document.addEventListener("DOMContentLoaded", () => {
   document.addEventListener("toggle", reachable, true);
 });
 
-// The scorecard's filters, which the address remembers: #kind=study&verdict=fails.
+// The scorecard's filters, which the address remembers: ?kind=study&verdict=fails.
 document.addEventListener("DOMContentLoaded", () => {
   const form = document.querySelector(".scorecard-filters");
   if (!form) return;
@@ -70,17 +70,12 @@ document.addEventListener("DOMContentLoaded", () => {
     for (const dot of dots) dot.classList.toggle("faded", !wanted(dot));
     form.querySelector("output").textContent = `${rows.filter(wanted).length} of ${rows.length} shown`;
   };
-  const read = () => {
-    const given = new URLSearchParams(location.hash.slice(1));
-    if (!keys.some((key) => given.has(key))) return apply();
-    for (const key of keys) form[key].value = given.get(key) ?? "";
-    apply();
-  };
+  const given = new URLSearchParams(location.search);
+  for (const key of keys) form[key].value = given.get(key) ?? "";
   form.addEventListener("change", () => {
     const said = new URLSearchParams(keys.filter((key) => form[key].value).map((key) => [key, form[key].value]));
-    history.replaceState(null, "", `#${said}`);
+    history.replaceState(null, "", `?${said}`);
     apply();
   });
-  addEventListener("hashchange", read);
-  read();
+  apply();
 });

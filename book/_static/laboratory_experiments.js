@@ -37,6 +37,7 @@
   }
 
   const PLANE = { from: -2.4, to: 3.4, margin: 4 };
+  const LOST = 8; // a weight from which a diverging path is not drawn on
 
   /** Both axes have one scale: the line of zero loss falls at 45°, and a path that meets it at a right angle shows it. */
   function drawPlane(canvas, path) {
@@ -54,9 +55,9 @@
     drawing.line(pen, [[X(2 - to), Y(to)], [X(to), Y(2 - to)]], colours.green, [6, 4]);
     drawing.write(pen, "zero loss", X(2.6), Y(-1.05), colours.green, "right");
     const points = path.u.map((u, k) => [u, path.v[k]]);
-    const outside = points.findIndex((point) => Math.min(...point) < from || Math.max(...point) > to);
-    const drawn = outside < 0 ? points : points.slice(0, outside + 1); // what diverges leaves the frame and ends
-    drawing.line(pen, drawn.map(([u, v]) => [X(u), Y(v)]), colours.blue, [], outside < 0 ? 1.8 : 0.8);
+    const lost = points.findIndex((point) => Math.max(...point.map(Math.abs)) > LOST);
+    const drawn = lost < 0 ? points : points.slice(0, lost); // more of it would cover the plane
+    drawing.line(pen, drawn.map(([u, v]) => [X(u), Y(v)]), colours.blue, [], lost < 0 ? 1.8 : 0.8);
     drawing.disc(pen, [X(path.u[0]), Y(path.v[0])], 4, colours.ink);
     drawing.disc(pen, [X(latest(path.u)), Y(latest(path.v))], 5, colours.orange);
   }
@@ -212,7 +213,7 @@
           ({ label: name, colour, dash, points: column(history, (e) => e.tau, value) }));
         const scale = (from, to) => ({ from, to, ticks: drawing.even(from, to, 3).map(([v]) => [v, `${+(10 ** v).toPrecision(2)}`]) });
         drawing.plot(norms, curves((e) => Math.log10(e.norm)), slowTime(end), scale(low, high));
-        drawing.plot(losses, curves((e) => Math.log10(e.test.loss * p)), slowTime(end), { from: -3, to: 1, ticks: drawing.powers(-3, 1) });
+        drawing.plot(losses, curves((e) => Math.log10(e.test.loss * p)), slowTime(end), { from: -2, to: 1, ticks: drawing.powers(-2, 1) });
         drawing.describe(norms, `Squared norm against slow time. ${text}`);
         drawing.describe(losses, `Held-out loss, relative to that of the output 0, against slow time. ${text}`);
       },

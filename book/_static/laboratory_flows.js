@@ -85,10 +85,13 @@ Object.assign(globalThis.Laboratory, (() => {
       return cholesky(K, size);
     }
 
-    return { outputs, push, pull, solver() {
+    /** A function u ↦ K⁻¹u, in place of u. */
+    function solver() {
       const L = factor();
       return (u) => solve(L, n * p, u, 1);
-    } };
+    }
+
+    return { outputs, push, pull, solver };
   }
 
   /** At θ: `velocity` = −P_T θ with P_T = I − J⁺J, and `back`, the Gauss–Newton step −J⁺(F(θ) − Y) to Z. */

@@ -151,5 +151,5 @@ globalThis.Laboratory.page = (() => {
     if (given.getAll("run").includes(name) && !still) toggle();
   }
 
-  return { byId, fromAddress, toAddress, immediate, running };
+  return { byId, fromAddress, immediate, running };
 })();

@@ -1,7 +1,8 @@
 /* The landing page's figure: eq. 20 run in the reader's browser, then shown on slow time.
 
    `<div id="landing-live">` holds a still picture. It stays where motion is not wanted, until "Play" is pressed. The run
-   takes a second or so, a slice a frame, and is always the same one: its seed is fixed. */
+   takes a second or so, a slice a frame, and is always the same one: its seed is fixed. Seeds 0 to 5 were tried: all six
+   networks end with every held-out sum right, from slow time 2.2 to 3.0 on; that of seed 1 is there first but for one. */
 "use strict";
 
 (() => {

@@ -22,8 +22,9 @@ def draw(path: Path, p: int = 37, width: int = 512) -> None:
         task, width, seeds=[0], method="adaptive", tau_end=MOMENTS[-1], points=400, snapshots=MOMENTS
     ).isel(run=0)
     E = torch.from_numpy(records.E.values)  # (4, p, width)
-    k = int(fourier.power(E[-1]).argmax())
-    F = fourier.features(E[-1])[k]
+    at = int(fourier.power(E[-1]).argmax())
+    F = fourier.features(E[-1])[at]
+    around = np.arange(p + 1) * pow(at + 1, -1, p) % p  # the tokens as a circle of that frequency passes them
     plane, _ = torch.linalg.qr(torch.stack([F.real, F.imag], dim=1))
     figure, panels = figures.axes(2, len(MOMENTS), ratio=1.06)
     for column, tau in enumerate(records.snapshot.values):
@@ -32,7 +33,7 @@ def draw(path: Path, p: int = 37, width: int = 512) -> None:
         above.set_title(f"τ = {tau:.1f}", loc="center")
         x, y = (E[column] @ plane).T.numpy()
         reach = 1.1 * np.hypot(x, y).max()
-        below.plot(np.append(x, x[0]), np.append(y, y[0]), color="0.8", lw=0.6, ls="-")
+        below.plot(x[around], y[around], color="0.8", lw=0.6, ls="-")
         below.scatter(x, y, c=np.arange(p), cmap="twilight", s=14, zorder=3)
         below.set(xlim=(-reach, reach), ylim=(-reach, reach), aspect="equal")
         for ax in (above, below):

@@ -111,6 +111,8 @@ def _write(path: Path, notebook: nbformat.NotebookNode, seconds: float) -> None:
         cell.metadata = nbformat.from_dict(
             {key: cell.metadata[key] for key in ("tags", "mystnb") if cell.metadata.get(key)}
         )
+        if cell.cell_type == "code" and "idea" not in cell.metadata.get("tags", []):
+            cell.metadata["jupyter"] = {"source_hidden": True}  # folded in JupyterLab as on the page
     before = known.metadata.get("grokutils", {})
     if (
         known.cells == notebook.cells

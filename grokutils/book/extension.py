@@ -135,6 +135,6 @@ def _copy_assets(app) -> None:
 
 
 def _scripts(app, pagename, templatename, context, doctree) -> None:
-    """No script that would ask a CDN; a bibliography that is a list."""
+    """A bibliography that is a list."""
     if "body" in context:  # docutils' roles for a bibliography are no list to a screen reader
         context["body"] = context["body"].replace('role="doc-biblioentry"', 'role="listitem"')

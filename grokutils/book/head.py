@@ -51,7 +51,7 @@ def describe(app, pagename, templatename, context, doctree) -> None:
     lines += [f'<meta property="{key}" content="{html.escape(text)}">' for key, text in entries.items()]
     context["book_head"] = "\n  ".join(lines)
     context["metatags"] = ""  # MyST's own may hold a second description
-    page = context["pathto"](CITE)
+    page = context["pathto"](CITE).rstrip("#")  # on that page itself it is "#"
     context["book_links"] = [
         ("Cite", f"{page}#how-to-cite"),
         ("PDF and zip", f"{page}#pdf-and-zip"),
@@ -92,9 +92,6 @@ def thin(app, exception) -> None:
 
 def slim(app, pagename, templatename, context, doctree) -> None:
     """Drop the scripts that a page does not need: MathJax without an equation, and what would ask a network."""
-    first, *rest = context.get("body", "").split("<img ")
-    if len(rest) > 1:  # pictures below the first come when they are near
-        context["body"] = first + "<img " + '<img loading="lazy" '.join(rest)
     body = context.get("body", "")
     unwanted = ["thebe"] if 'class="math' in body else ["thebe", "mathjax"]
     if "sd-tab" not in body:

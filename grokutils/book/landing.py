@@ -76,16 +76,17 @@ CAPTION = (
     "A network whose readout always fits its training data, along slow time. Above, the addition table (grey: training pairs; "
     "blue: right; orange: wrong). Below, the tokens in the plane of one frequency. Nothing here has ever seen a test pair."
 )
+LIVE = ("laboratory", "laboratory_flows", "laboratory_drawing", "landing")  # its scripts, in this order
 
 
 def live(app, docname: str, node) -> str:
     """The thing itself: a still picture, which landing.js replaces by the running equation."""
     root = "../" * docname.count("/")
-    script = Path(app.srcdir) / "book" / "_static" / "landing.js"
-    running = f'<script defer src="{root}_static/landing.js"></script>' if script.exists() else ""
+    scripts = "".join(f'<script defer src="{root}_static/{name}.js"></script>' for name in LIVE)
     return (
+        f'<link rel="stylesheet" href="{root}_static/laboratory.css">'
         f'<figure class="hero-figure"><div id="landing-live"><img src="{root}_static/cover.png" alt="{ALT}"></div>'
-        f"<figcaption>{CAPTION}</figcaption></figure>{running}"
+        f"<figcaption>{CAPTION}</figcaption></figure>{scripts}"
     )
 
 

@@ -92,7 +92,8 @@ class Writer:
         return [f"```{node.get('language', '')}\n{node.astext()}\n```"]
 
     def _raw(self, node, level):
-        return [node.astext()] if "html" in node.get("format", "").split() else []
+        text = node.astext()
+        return [text] if "html" in node.get("format", "").split() and "<script" not in text else []
 
     def _bullet_list(self, node, level):
         return [self._items(node, level, lambda at: "- ")]

@@ -47,10 +47,10 @@ def counts(found: list[tuple[str, dict]]) -> str:
         return ", ".join(parts) or "none"
 
     items = [
-        f'<a href="#kind=study">Of {total["study"]} statements of the study</a>: {said("study")}.',
-        f'<a href="#kind=slip">Of {total["slip"]} suspected slips</a> in its text, '
+        f'<a href="?kind=study#all-claims">Of {total["study"]} statements of the study</a>: {said("study")}.',
+        f'<a href="?kind=slip#all-claims">Of {total["slip"]} suspected slips</a> in its text, '
         f"{tally['slip', 'fails']} are real: the printed statement fails.",
-        f'<a href="#kind=book">Of {total["book"]} claims of this book\'s own</a>: {said("book")}.',
+        f'<a href="?kind=book#all-claims">Of {total["book"]} claims of this book\'s own</a>: {said("book")}.',
     ]
     proved = f"<p>Beside them stand {total[PROVED]} identities that are proved. They could not have come out otherwise, and are not counted.</p>"
     rows = "".join(f"<li>{item}</li>" for item in items)

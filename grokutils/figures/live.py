@@ -7,6 +7,7 @@ of matplotlib. So a chapter describes its figure once.
 from __future__ import annotations
 
 import base64
+import textwrap
 from dataclasses import dataclass, field
 
 import matplotlib as mpl
@@ -109,20 +110,18 @@ class Lines:
             **({} if self.cursor is None else {"cursor": _numbers(self.cursor)}),
         }
 
-    def draw(self, ax, k: int) -> None:
-        """Draw frame ``k`` on axes of matplotlib."""
+    def draw(self, ax, k: int, key: bool = True) -> None:
+        """Draw frame ``k`` on axes of matplotlib, with names or a colour bar if ``key``."""
         for c in self.curves:
             color = look.COLORS[c.color] if isinstance(c.color, int) else c.color
             ax.plot(*c.at(k), color=color, ls=look.LINES[c.line], label=c.name or "_")
         ax.set(xlabel=self.xlabel, ylabel=self.ylabel, xscale=self.xscale, yscale=self.yscale)
         ax.set(xlim=self.xlim, ylim=self.ylim)
-        ends_together = len({float(np.nanmax(c.at(k)[0])) for c in self.curves}) == 1
-        if (
-            ends_together and ax.get_subplotspec().get_gridspec().ncols == 1
-        ):  # names at the ends need room beside
+        alone = ax.get_subplotspec().get_gridspec().ncols == 1  # names at the ends need room beside
+        if key and alone and len({float(np.nanmax(c.at(k)[0])) for c in self.curves}) == 1:
             label_lines(ax)
-        elif any(c.name for c in self.curves):
-            ax.legend(loc="best")
+        elif key and any(c.name for c in self.curves):
+            ax.legend()
 
 
 @dataclass
@@ -174,8 +173,8 @@ class Table:
             **{name: getattr(self, name) for name in ("label", "title", "xlabel", "ylabel", "square")},
         }
 
-    def draw(self, ax, k: int) -> None:
-        """Draw frame ``k`` on axes of matplotlib."""
+    def draw(self, ax, k: int, key: bool = True) -> None:
+        """Draw frame ``k`` on axes of matplotlib, with names or a colour bar if ``key``."""
         values = self.values if self.values.ndim == 2 else self.values[k]
         limits = (-0.5, len(self.kinds) - 0.5) if self.kinds else self.limits
         cmap = ListedColormap(self._shades()) if self.kinds else self.cmap
@@ -183,8 +182,8 @@ class Table:
         drawn = ax.imshow(values, cmap=cmap, vmin=limits[0], vmax=limits[1], aspect=shape)
         ax.grid(False)
         ax.set(xlabel=self.xlabel, ylabel=self.ylabel, xticks=[], yticks=[])
-        if not self.kinds and ax.get_subplotspec().is_last_col():  # moments side by side share one colour bar
-            ax.figure.colorbar(drawn, ax=ax, label=self.label, shrink=0.9)
+        if key and not self.kinds:
+            ax.figure.colorbar(drawn, ax=ax, label=self.label)
 
 
 @dataclass
@@ -223,7 +222,7 @@ class Space:
             "points": [{"name": name, "at": _numbers(np.array(p))} for name, p in self.points.items()],
         }
 
-    def draw(self, ax, k: int) -> None:
+    def draw(self, ax, k: int, key: bool = True) -> None:
         """Draw it on three-dimensional axes of matplotlib."""
         ax.computed_zorder = False
         for x, y, z in self.surfaces:
@@ -386,29 +385,27 @@ def play(
 
 def _twin(name: str, values: list[str], panels, moments: list[int]):
     """What stands still in one row, then a row of moments for each panel that moves."""
-    resting = [panel for panel in panels if not panel.moves]
-    rows = [[(panel, moments[-1]) for panel in resting]] if resting else []
-    rows += [[(panel, k) for k in moments] for panel in panels if panel.moves]
+    resting = [(panel, moments[-1], panel.title, True) for panel in panels if not panel.moves]
+    rows = [resting] if resting else []
+    for panel in panels:
+        if panel.moves:  # names once: of curves beside the first, of colours beside the last
+            named = moments[-1] if isinstance(panel, Table) else moments[0]
+            said = {
+                k: "\n".join(filter(None, [textwrap.fill(panel.title, 21), f"{name} {values[k]}"]))
+                for k in moments
+            }
+            rows.append([(panel, k, said[k], k == named) for k in moments])
     columns = int(np.lcm.reduce([len(row) for row in rows]))
+    heights = [max(_height(panel, look.WIDTH / len(row)) for panel, *_ in row) for row in rows]
     look.begin()
-    heights = [
-        look.WIDTH / len(row) * (0.95 if row[0][0].projection or isinstance(row[0][0], Table) else 0.75)
-        for row in rows
-    ]
-    heights = [min(h, 4.5) for h in heights]
     figure = plt.figure(figsize=(look.WIDTH, sum(heights)))
     grid = figure.add_gridspec(len(rows), columns, height_ratios=heights)
     for r, row in enumerate(rows):
         span = columns // len(row)
-        for c, (panel, k) in enumerate(row):
+        for c, (panel, k, title, key) in enumerate(row):
             ax = figure.add_subplot(grid[r, c * span : (c + 1) * span], projection=panel.projection)
-            panel.draw(ax, k)
-            moment = f"{name} {values[k]}" if panel.moves else ""
-            ax.set_title(
-                panel.title if not moment else moment if c or not panel.title else f"{panel.title}; {moment}"
-            )
-            if c and panel.moves:
-                ax.set_ylabel("")
+            panel.draw(ax, k, key)
+            ax.set_title(title)
     kinds = {
         n: c for panel in panels if isinstance(panel, Table) and panel.kinds for n, c in panel.kinds.items()
     }
@@ -416,6 +413,16 @@ def _twin(name: str, values: list[str], panels, moments: list[int]):
         handles = [Patch(color=c, label=n) for n, c in kinds.items()]
         figure.legend(handles=handles, ncols=4, loc="outside lower center")
     return figure
+
+
+def _height(panel, width: float) -> float:
+    """Inches that a panel of a twin is high."""
+    if isinstance(panel, Space):
+        return min(0.9 * width, 4.5)
+    if isinstance(panel, Table):
+        rows, columns = panel.values.shape[-2:]
+        return 0.8 + min(width * rows / columns if panel.square else 0.6 * width, 3.5)
+    return 0.3 + min(0.6 * width, 2.8) + (0.5 if width < 3 else 0)
 
 
 def drag_start(
@@ -478,7 +485,7 @@ def _drag_twin(start, decay: float, limits, times):
     plane.set_aspect("equal")
     path = linear_flow(start, decay, t)
     loss, size = (path.sum(1) - 2) ** 2, (path**2).sum(1)
-    clock.loglog(t, np.maximum(loss / (sum(start) - 2) ** 2, 1e-9), label="loss ÷ first")
+    clock.loglog(t, np.maximum(loss / ((sum(start) - 2) ** 2 or 1.0), 1e-9), label="loss ÷ first")
     clock.loglog(t, size / size[-1], label="squared norm ÷ last")
     clock.set(xlabel="time t", title=f"two clocks, λ = {decay:g}", ylim=(1e-4, 1e2), xlim=times)
     clock.legend()

@@ -81,7 +81,8 @@ def follow(
         (λ = 0: ‖F − Y‖), ``residual`` = ‖F − Y‖, ``drift`` = ‖½∂L/∂F + λμ‖, the constraint's error, ``sharpness`` (largest
         eigenvalue of the Hessian of PyTorch's mean loss, Gauss–Newton's part, by power iteration), ``slip`` (estimated error
         of τ so far, in units of τ), ``pinned`` (pre-activations held at a kink), ``theta`` (step, parameter) if kept,
-        ``theta_end`` (parameter) and ``event_tau`` (event), NaN for what did not come. In attrs ``products`` and
+        ``theta_end`` (parameter), ``train_baseline`` and ``test_baseline`` (losses of the output 0) and ``event_tau`` (event),
+        NaN for what did not come. In attrs ``products`` and
         ``factorizations`` count work with K; ``ended`` is "tau_end", "until", "seconds" or "callback".
 
     Raises
@@ -188,6 +189,9 @@ class _Record:
         if self.thetas:
             columns["theta"] = (("step", "parameter"), np.array(self.thetas))
         coordinates = {"step": np.arange(len(self.rows)), "tau": tau}
+        for part in ("train", "test"):
+            Y = getattr(self.task, f"Y_{part}")
+            columns[f"{part}_baseline"] = ((), self._mean(torch.zeros_like(Y), Y))
         if self.times:
             columns["event_tau"] = ("event", np.array(list(self.times.values())))
             coordinates["event"] = list(self.times)

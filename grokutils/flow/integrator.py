@@ -155,7 +155,8 @@ class Integrator:
             return TOO_LONG, None
         size, moved = float(end.theta.norm().clamp(min=1e-300)), end.theta - self.past[-1].theta
         error = share * (end.theta - star)
-        fast = float(moved.norm()) > FAST * h * size
+        held = self.model.smooth or self.model.kinks is not None  # else every kink would ask for tiny steps
+        fast = held and float(moved.norm()) > FAST * h * size
         ratio = float(error.norm()) / (size * self.tolerance / (FINER if fast else 1.0))
         if not ratio <= 2:  # also NaN
             return (ratio if ratio < torch.inf else TOO_LONG), None
@@ -184,7 +185,7 @@ class Integrator:
             push = push + self.force(star)
         step, mu, sides = Step(length, metric, b + length * push), self.past[-1].mu, self._sides(star)
         mu = torch.zeros_like(self.Y) if mu is None else mu
-        at, accuracy = star, SHARE * self.tolerance * self._scale(star)
+        at, accuracy = star, SHARE * self._allowed(star)
         for attempt in count():
             lin = self._linearized(at, sides)
             at, mu = step.end(lin, self.Y, self.loss, self.lam, mu, self.solver, accuracy)
@@ -197,10 +198,13 @@ class Integrator:
                 return _End(at, mu, sides.pinned, lin)
             sides = other
 
-    def _scale(self, theta: Tensor) -> float:
-        """Of errors in θ: its length, and on Z also the length whose effect on F is that of ‖Y‖."""
-        scale, sharpness = float(theta.norm()), self.past[-1].sharpness
-        return min(scale, float(self.Y.norm()) / max(sharpness, 1e-300) ** 0.5) if self.lam == 0 else scale
+    def _allowed(self, theta: Tensor) -> float:
+        """Error of θ that a step may have: a share of ‖θ‖, and on F no more than what keeps the constraint."""
+        last, error = self.past[-1], self.tolerance * float(theta.norm())
+        if self.lam and last.mu is None:
+            return error
+        F = self.tolerance * float(self.Y.norm()) if self.lam == 0 else self.lam * float(last.mu.norm())
+        return min(error, F / max(last.sharpness, 1e-300) ** 0.5)
 
     def _sides(self, theta: Tensor) -> Sides | None:
         if self.model.kinks is None:

@@ -15,9 +15,9 @@ from torch import Tensor
 
 from ..errors import NoMultipliersError
 from ..linearization import Linearization
+from ..linearization.solving import FACTORED, _overlaps
 from ..losses import Curvature
 
-FACTORED = 2500  # outputs nm up to which the whole matrix is factored to precondition with
 PATIENCE = 12  # products after which a search with an old factor is given up for a new one
 RANGE = 30.0  # how far c may go from that of the factor while λ > 0
 MOST_PRODUCTS = 1000  # of a search with a new one
@@ -114,7 +114,10 @@ class Multipliers:
             if size <= enough:
                 return x, used
             q = times(p)
-            step = size / float((p * q).sum())
+            bend = float((p * q).sum())
+            if not bend > 0:  # also NaN
+                raise NoMultipliersError("cK + λI is singular: J has lost full rank (theorem 4.10)")
+            step = size / bend
             x, r = x + step * p, r - step * q
             z = precondition(r)
             size, before = float((r * z).sum()), size
@@ -126,8 +129,8 @@ class Multipliers:
         n, m = lin.outputs.shape
         if n * m > FACTORED:
             G = lin.sample_gram()
-            if G is None or H is not None:
-                return lambda w: w / lam if lam else w
+            if H is not None:
+                G = G * _overlaps(H, lin.outputs)
             L = self._factor(G, c, lam, "HHᵀ has no Cholesky factor: hidden features are linearly dependent")
             return lambda w: lapack.dpotrs(L, w.reshape(n, m), lower=1)[0].ravel()
         K = lin.gram()

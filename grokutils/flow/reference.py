@@ -92,7 +92,13 @@ def reference(
     tolerance = _checks.real("tolerance", tolerance, 0, 1, open_low=True)
     if lam == 0 and not isinstance(loss, SquaredError):
         raise ValueError(f"lam = 0 with loss = '{loss.name}': its zero lies at infinity; give lam > 0")
-    settings = {"flow": "gradient" if lam else "slow", "lam": lam, "method": method, "rtol": rtol}
+    settings = {
+        "flow": "gradient" if lam else "slow",
+        "ended": "tau_end",
+        "lam": lam,
+        "method": method,
+        "rtol": rtol,
+    }
     if lam:
         return _each_run(
             lambda start: _stiff(f, X, Y, loss, lam, rtol, method, settings, start, taus), theta0, f, X, Y
@@ -154,7 +160,7 @@ def landing(f: Network, theta0: Tensor, X: Tensor, Y: Tensor, rtol: float = 1e-1
     row = _row(f, X, y, theta)
     raise StoppedError(
         f"no point of Z reached from theta0: residual {row[1]:.3g}, {why}; start elsewhere",
-        _dataset([row], [0.0], {"flow": "fast"}),
+        _dataset([row], [0.0], {"flow": "fast", "ended": "stopped"}),
     )
 
 

@@ -38,7 +38,7 @@ def readout(E: Tensor, X: Tensor, Y: Tensor, activation="relu", lam: float = 0.0
     """
     sigma, lam = _check(E, X, Y, activation, lam)
     H = sigma.value(X @ E)
-    return H.mT @ torch.cholesky_solve(Y, factor(H @ H.mT, lam))
+    return H.mT @ _inverse_times(Y, H, lam)
 
 
 def cost(E: Tensor, X: Tensor, Y: Tensor, activation="relu", lam: float = 0.0) -> Tensor:
@@ -49,7 +49,7 @@ def cost(E: Tensor, X: Tensor, Y: Tensor, activation="relu", lam: float = 0.0) -
     """
     sigma, lam = _check(E, X, Y, activation, lam)
     H = sigma.value(X @ E)
-    AY = torch.cholesky_solve(Y, factor(H @ H.mT, lam))  # (..., n, d_out)
+    AY = _inverse_times(Y, H, lam)
     return E.square().sum((-2, -1)) + (Y * AY).sum((-2, -1))
 
 
@@ -160,19 +160,20 @@ def _in_place(H: Tensor, lam: float, K: Tensor) -> Tensor:
 def _solved(factor: Tensor, Y: Tensor) -> Tensor:
     """(AY)ᵀ, (..., d_out, n), from the factor of A⁻¹."""
     potrs = lapack.dpotrs if Y.dtype == torch.float64 else lapack.spotrs
-    result = Y.mT.expand(*factor.shape[:-2], -1, -1).contiguous().clone()
+    result = Y.mT.expand(*factor.shape[:-2], -1, -1).clone(memory_format=torch.contiguous_format)
     matrices = zip(*(M.numpy().reshape(-1, *M.shape[-2:]) for M in (factor.mT, result)), strict=True)
     for K, rows in matrices:
         potrs(K.T, rows.T, lower=1, overwrite_b=1)
     return result
 
 
-def factor(K: Tensor, lam: float) -> Tensor:
-    """Lower Cholesky factor of K + λI; raises :class:`SingularGramError` where there is none."""
-    K = K + lam * torch.eye(K.shape[-1], dtype=K.dtype, device=K.device)
+def _inverse_times(Y: Tensor, H: Tensor, lam: float) -> Tensor:
+    """(HHᵀ + λI)⁻¹Y, (..., n, d_out), differentiable; raises :class:`SingularGramError` where there is none."""
+    K = H @ H.mT + lam * torch.eye(len(Y), dtype=H.dtype, device=H.device)
     L, failed = torch.linalg.cholesky_ex(K)
     _check_pivots(failed, L.detach().diagonal(dim1=-2, dim2=-1), K.detach().diagonal(dim1=-2, dim2=-1))
-    return L
+    # expanded, since PyTorch's forward mode gives wrong numbers where Y is broadcast
+    return torch.cholesky_solve(Y.expand(*K.shape[:-2], *Y.shape), L)
 
 
 def _check_pivots(failed: Tensor, pivots: Tensor, scale: Tensor) -> None:

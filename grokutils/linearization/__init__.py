@@ -63,23 +63,28 @@ def linearize(
     """
     _checks.one_of("kind", kind, KINDS)
     check(model, theta, X)
-    two_layer = isinstance(model, TwoLayer)
-    if (kind == "structured" or sides is not None) and not (two_layer and kind in ("auto", "structured")):
+    theta = theta.detach()
+    if isinstance(model, TwoLayer) and kind in ("auto", "structured"):
+        if sides is None:
+            return Structured(model, theta, X)
+        return Structured.with_sides(model, theta, X, sides)
+    if kind == "structured" or sides is not None:
         raise ValueError(
             f"kind = {kind!r}, sides given: {sides is not None}: only a two_layer network has structure"
         )
-    theta, X = theta.detach(), X.detach()
-    if two_layer and kind in ("auto", "structured"):
-        return Structured(model, theta, X) if sides is None else Structured.with_sides(model, theta, X, sides)
-    F = model(theta, X)
+    with torch.enable_grad():
+        at = theta.clone().requires_grad_()
+        F = model(at, X)
     check_outputs(F, X, getattr(model, "name", "f"))
     if not torch.isfinite(F).all():
         raise ValueError("theta: the outputs there are NaN or infinite")
+    if not F.requires_grad:
+        raise ValueError("model: the outputs do not depend on theta")
     rows = F.numel()
     small = rows <= DENSE_ROWS and 8 * rows * len(theta) <= DENSE_BYTES
     if kind == "dense" or (kind == "auto" and small):
-        return Dense(model, theta, X, F)
-    return MatrixFree(model, theta, X)
+        return Dense(model, theta, X, F.detach())
+    return MatrixFree(theta, at, F)
 
 
 def check(model: Callable[[Tensor, Tensor], Tensor], theta: Tensor, X: Tensor) -> None:

@@ -16,7 +16,7 @@ class Dense(Linearization):
     """Holds J (nm, d)."""
 
     def __init__(self, model: Callable[[Tensor, Tensor], Tensor], theta: Tensor, X: Tensor, outputs: Tensor):
-        self.theta, self.outputs = theta, outputs.detach()
+        self.theta, self.outputs = theta, outputs
         self.J = self._by_samples(model, X)
 
     def _by_samples(self, model, X: Tensor) -> Tensor:

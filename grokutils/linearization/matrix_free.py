@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
 import torch
 from torch import Tensor
 
 from .base import Linearization
 
-TOGETHER = 2**22  # entries of Jᵀu for the products with K that are made at once
+TOGETHER = 2**19  # entries of Jᵀu, or of u, for the products with K that are made at once
 PROBES = 2  # random directions of the outputs over which K is averaged
 
 
@@ -19,14 +17,12 @@ class MatrixFree(Linearization):
     Reverse mode twice, in place of forward mode: that has one level for all threads, and fewer operations know it.
     """
 
-    def __init__(self, model: Callable[[Tensor, Tensor], Tensor], theta: Tensor, X: Tensor):
-        self.theta = theta
+    def __init__(self, theta: Tensor, at: Tensor, F: Tensor):
+        """``F`` (n, m) is the network's output at ``at``, a copy of ``theta`` (d,) that has a graph."""
+        self.theta, self.outputs, self._theta, self._F = theta, F.detach(), at, F
         with torch.enable_grad():
-            self._theta = theta.clone().requires_grad_()
-            self._F = model(self._theta, X)
-            self._u = torch.zeros_like(self._F).requires_grad_()
-            (self._pulled,) = torch.autograd.grad(self._F, self._theta, self._u, create_graph=True)
-        self.outputs = self._F.detach()
+            self._u = torch.zeros_like(F).requires_grad_()
+            (self._pulled,) = torch.autograd.grad(F, at, self._u, create_graph=True)
 
     def jvp(self, v: Tensor) -> Tensor:
         return torch.autograd.grad(self._pulled, self._u, v, retain_graph=True)[0]

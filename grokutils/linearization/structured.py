@@ -52,6 +52,8 @@ class Structured(Linearization):
     @classmethod
     def with_sides(cls, model: TwoLayer, theta: Tensor, X: Tensor, sides: Sides) -> Structured:
         """Linear in z on each of the given sides of the kinks, and 0 where pinned: H = S ⊙ XE."""
+        if model.kinks is None:
+            raise ValueError(f"sides given: {model.name} has no kinks")
         low, high = model.kinks
         slopes = torch.full_like(sides.on, low, dtype=theta.dtype).masked_fill_(sides.on, high)
         lin = cls(model, theta, X, slopes, sides.pinned)
@@ -65,14 +67,16 @@ class Structured(Linearization):
         if pinned is None or not pinned.any():
             return
         self.S = self.S.masked_fill(pinned, 0.0)
-        counts = pinned.sum(0)  # (width,)
-        self.units = counts.nonzero()[:, 0]
-        most = int(counts.max())
-        first = pinned[:, self.units].byte().argsort(dim=0, descending=True, stable=True)[:most].mT
-        there = torch.arange(most) < counts[self.units, None]  # (units, most)
-        rows = self.X.matrix[first] * there[:, :, None]
+        hidden, sample = pinned.mT.nonzero(as_tuple=True)  # sorted by hidden unit
+        self.units, unit, counts = hidden.unique_consecutive(return_inverse=True, return_counts=True)
+        place = torch.arange(len(hidden)) - (counts.cumsum(0) - counts)[unit]
+        rows = self.E.new_zeros(len(self.units), int(counts.max()), self.E.shape[0])
+        rows[unit, place] = self.X.matrix[sample]
+        self._pins = unit, place
         G = rows @ rows.mT
-        G.diagonal(dim1=1, dim2=2).add_(torch.where(there, spring, 1.0))
+        diagonal = torch.ones(rows.shape[:2], dtype=rows.dtype)
+        diagonal[unit, place] = spring
+        G.diagonal(dim1=1, dim2=2).add_(diagonal)
         self.B = torch.linalg.solve_triangular(torch.linalg.cholesky(G), rows, upper=False)
 
     @property
@@ -102,10 +106,13 @@ class Structured(Linearization):
         K = syrk(self._rows(self.S)).view(n, m, n, m)
         K *= self.X.gram()[:, None, :, None]
         if len(self.units):
-            # column (h, k) of what D takes away: (S_h ⊙ XB_hk) ⊗ W_h
-            V = self.S[:, self.units, None] * (self.X.matrix @ self.B.mT).transpose(0, 1)  # (n, units, most)
-            V = V[:, None] * self.W[self.units].mT[:, :, None]  # (n, m, units, most)
-            K -= syrk(V.reshape(n * m, -1)).view(n, m, n, m)
+            unit, place = self._pins
+            hidden = self.units[unit]
+            V = self.S[:, hidden] * (
+                self.X.matrix @ self.B[unit, place].mT
+            )  # one column for each pin, (n, pins)
+            V = V[:, None] * self.W[hidden].mT  # (n, m, pins)
+            K -= syrk(V.flatten(0, 1)).view(n, m, n, m)
         K.diagonal(dim1=1, dim2=3).add_(self.sample_gram()[:, :, None])
         return K.view(n * m, n * m)
 

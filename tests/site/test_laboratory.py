@@ -10,7 +10,7 @@ import scipy.integrate
 import sympy as sp
 import torch
 
-from grokutils import fourier, isolated, networks, slow_flow, tasks, toys, training
+from grokutils import flow, fourier, isolated, tasks, toys, train, two_layer
 
 PAGE = "book/laboratory.html"
 SMOOTH = ["quadratic", "softplus"]
@@ -120,10 +120,10 @@ def test_gradient_descent_is_that_of_grokutils(activation, page):
         "while (t.step < steps) t.advance(); return Array.from(t.theta);",
         theta=flat(E, W), activation=activation, steps=steps,
     )  # fmt: skip
-    network = networks.two_layer(p, width, p, activation)
+    network = two_layer(p, width, p, activation)
     start = network.flat(E=E, W=W)[None]
-    run = training.train(
-        network, task, steps, start=start, lr=0.5, weight_decay=1e-3, record_at=[steps], keep_theta=True
+    run = train(
+        network, task, steps, theta0=start, lr=0.5, weight_decay=1e-3, record_at=[steps], keep_theta=True
     )
     expected = flat(*network.matrices(torch.from_numpy(run.theta.values[0, -1])).values())
     assert (expected - flat(E, W)).norm() > 0.1 * expected.norm()
@@ -142,7 +142,7 @@ def test_velocity_of_equation_20_is_that_of_grokutils(activation, page):
 @pytest.mark.parametrize("activation", SMOOTH)
 def test_slow_flow_is_the_tangent_part_of_the_decay(activation, page):
     task, E, W = on_zero_loss(page, 7, 48, activation)
-    network = networks.two_layer(7, 48, 7, activation)
+    network = two_layer(7, 48, 7, activation)
     off = flat(E, W) + drawn((2 * 7 * 48,), 2, 1e-3)
     velocity, back = computed(
         page, task,
@@ -171,9 +171,9 @@ def test_slow_flow_follows_that_of_grokutils_and_stays_on_zero_loss(page):
         "return [flow.tau, Array.from(flow.x), lab.measure(E, V, task, 24, 'quadratic').train.loss];",
         theta=flat(E, W),
     )  # fmt: skip
-    network = networks.two_layer(p, width, p, "quadratic")
-    run = slow_flow.simulate(
-        network, network.flat(E=E, W=W), task.X_train, task.Y_train, tau, points=2, tolerance=1e-6
+    network = two_layer(p, width, p, "quadratic")
+    run = flow.reference(
+        network, network.flat(E=E, W=W), task.X_train, task.Y_train, lam=0, tau_end=tau, points=2, tolerance=1e-6
     )
     expected = flat(*network.matrices(torch.from_numpy(run.theta.values[-1])).values())
     assert close(torch.tensor(ours) - flat(E, W), expected - flat(E, W), 1e-6)

@@ -112,8 +112,7 @@ def test_scorecard_filters_by_control_and_by_address(page, addresses):
     assert rows.count() == fails
     assert page.locator(".scorecard-filters output").inner_text().startswith(f"{fails} of ")
     assert page.locator(".scorecard-grid a.dot:not(.faded)").count() == fails
-    page.goto("about:blank")
-    page.goto(f"{addresses['http']}/{SCORECARD}.html#verdict=fails&kind=study")
+    page.goto(f"{addresses['file']}/{SCORECARD}.html?verdict=fails&kind=study")
     study = sum(c["verdict"] == "fails" and c.get("kind", "study") == "study" for c in wanted_claims())
     assert rows.count() == study
 

@@ -47,7 +47,7 @@ def dask(folder):
             process.wait()
 
 
-def until(true, patience: float = 60) -> None:
+def until(true, patience: float = 120) -> None:
     """Wait for something to become true."""
     end = time.monotonic() + patience
     while not true():

@@ -105,6 +105,47 @@ def test_a_callables_derivative_holds_in_threads():
     assert not failures
 
 
+@pytest.mark.parametrize(
+    ("function", "kink"),
+    [
+        (torch.relu, (0.0, 1.0)),
+        (torch.nn.functional.relu, (0.0, 1.0)),
+        (torch.nn.ReLU(), (0.0, 1.0)),
+        (lambda Z: Z.clamp(min=0), (0.0, 1.0)),
+        (torch.nn.LeakyReLU(0.2), (0.2, 1.0)),
+        (torch.abs, (-1.0, 1.0)),
+        (lambda Z: torch.where(Z > 0, 2 * Z, 0.5 * Z), (0.5, 2.0)),
+    ],
+)
+def test_a_users_two_lines_are_found(function, kink):
+    sigma = activations.activation(function)
+    assert sigma.kink == kink
+    assert not sigma.smooth
+    Z = torch.tensor([-2.0, -1e-9, 1e-9, 3.0], dtype=torch.float64)
+    torch.testing.assert_close(sigma.slope(Z), by_autograd(function, Z))
+
+
+@pytest.mark.parametrize(
+    ("function", "smooth"),
+    [
+        (torch.nn.functional.hardtanh, False),
+        (torch.nn.functional.hardswish, False),
+        (torch.nn.functional.selu, False),
+        (lambda Z: (Z - 0.3).abs() + Z**2, False),
+        (lambda Z: torch.relu(Z - 7.9), False),
+        (torch.sin, True),
+        (torch.nn.functional.silu, True),
+        (torch.nn.functional.elu, True),  # its slope does not jump
+        (lambda Z: 3e-4 * torch.nn.functional.softplus(Z / 3e-4), True),  # steep, but smooth
+        (lambda Z: 0 * Z, True),
+    ],
+)
+def test_bends_elsewhere_are_found_numerically(function, smooth):
+    sigma = activations.activation(function)
+    assert sigma.smooth is smooth
+    assert sigma.kink is None
+
+
 def test_an_activation_passes_through():
     sigma = activations.activation("gelu")
     assert activations.activation(sigma) is sigma

@@ -133,14 +133,14 @@ def test_singular_range_is_that_of_the_dense_jacobian():
     )
 
 
-def test_onto_lands_near_the_nearest_point():
+def test_gauss_newton_lands_near_the_nearest_point():
     """Halving the distance from Z quarters the distance of the landing point from the nearest one."""
     f, theta, X, generator = draw("tanh")
     v = torch.randn(f.d, generator=generator, dtype=torch.float64)
     apart = []
     for h in (4e-2, 2e-2, 1e-2):
         start = theta + h * v / v.norm()
-        z = zero_loss.onto(f, start, X, f(theta, X))
+        z = zero_loss.gauss_newton(f, start, X, f(theta, X))
         assert (f(z, X) - f(theta, X)).norm() <= 1e-10
         apart.append(float((z - zero_loss.project(f, start, X, f(theta, X))).norm()))
     assert apart[0] > 1e-9
@@ -148,10 +148,10 @@ def test_onto_lands_near_the_nearest_point():
     assert apart[2] / apart[1] < 0.3
 
 
-def test_onto_says_when_it_does_not_arrive():
+def test_gauss_newton_says_when_it_does_not_arrive():
     f, theta, X, _ = draw("tanh")
     with pytest.raises(ProjectionError, match="max_iterations = 1"):
-        zero_loss.onto(f, theta, X, f(theta, X) + 1, max_iterations=1)
+        zero_loss.gauss_newton(f, theta, X, f(theta, X) + 1, max_iterations=1)
 
 
 def test_sign_changes_are_counted():

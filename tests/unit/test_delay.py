@@ -6,12 +6,13 @@ import numpy as np
 import pytest
 import torch
 
-from grokutils import delay, flow, models, tasks, training, zero_loss
+from grokutils import delay, flow, models, tasks, training
 from grokutils.errors import StoppedError
 
-TASK = tasks.modular(11, train_fraction=0.85, seed=0)
-MODEL = models.two_layer(11, 64, 11, "gelu")
-RUN = {"lr": 4.0, "weight_decay": 4e-4}
+TASK = tasks.modular(11, train_fraction=0.8, seed=0)
+MODEL = models.two_layer(11, 96, 11, "gelu")
+RUN = {"lr": 4.0, "weight_decay": 2e-4}
+ZERO = float(TASK.Y_test.square().mean())
 
 
 def measured(made: delay.Prediction, model, task, loss="squared_error", every=2, **how) -> dict[str, float]:
@@ -23,7 +24,7 @@ def measured(made: delay.Prediction, model, task, loss="squared_error", every=2,
         share = float((F.argmax(1) == task.Y_test.argmax(1)).double().mean())
         for name in made.clocks:
             kind, threshold = name.split()
-            now = float(record.test_loss[0]) / zero if kind == "loss" else share
+            now = float(record.test_loss[0]) / ZERO if kind == "loss" else share
             if name not in times and (now <= float(threshold) if kind == "loss" else now >= float(threshold)):
                 times[name] = record.step
         return len(times) == len(made.clocks)
@@ -34,14 +35,9 @@ def measured(made: delay.Prediction, model, task, loss="squared_error", every=2,
     return times
 
 
-zero = float(TASK.Y_test.square().mean())
-
-
 @pytest.fixture(scope="module")
 def made():
-    return delay.predict_delay(
-        MODEL, TASK, **RUN, loss_thresholds=(0.5, 0.75), accuracy_thresholds=(0.5, 1.0)
-    )
+    return delay.predict_delay(MODEL, TASK, **RUN, loss_thresholds=(0.5, 0.4), accuracy_thresholds=(0.5, 0.9))
 
 
 @pytest.fixture(scope="module")
@@ -53,11 +49,11 @@ def run(made):
 
 
 def test_both_clocks_are_predicted_at_several_thresholds(made, run):
-    assert list(made.clocks) == ["loss 0.5", "loss 0.75", "accuracy 0.5", "accuracy 1"]
+    assert list(made.clocks) == ["loss 0.5", "loss 0.4", "accuracy 0.5", "accuracy 0.9"]
     for name, clock in made.clocks.items():
         assert clock.low <= run[name] <= clock.high
         assert clock.step == pytest.approx(run[name], rel=0.005, abs=3)
-        assert clock.tau == pytest.approx(clock.step * 4.0 * 4e-4)
+        assert clock.tau == pytest.approx(clock.step * 4.0 * 2e-4)
     assert made.step == made.clocks["loss 0.5"].step
     assert made.tau == made.clocks["loss 0.5"].tau
     assert made.start == made.memorized < 0.5 * made.step
@@ -78,7 +74,7 @@ def test_no_training_is_needed(run, monkeypatch):
         raise AssertionError("trained")
 
     monkeypatch.setattr(training, "train", refuse)
-    made = delay.predict_delay(MODEL, TASK, **RUN, start="init", accuracy_thresholds=(1.0,))
+    made = delay.predict_delay(MODEL, TASK, **RUN, start="init", accuracy_thresholds=(0.9,))
     for name, clock in made.clocks.items():
         assert clock.step == pytest.approx(run[name], rel=0.02)
         assert clock.low <= run[name] <= clock.high
@@ -94,9 +90,9 @@ def test_a_checkpoint_continues_its_run(made):
 
 
 def test_momentum_makes_time_run_faster(made):
-    fast = delay.predict_delay(MODEL, TASK, lr=0.4, weight_decay=4e-4, momentum=0.9)
+    fast = delay.predict_delay(MODEL, TASK, lr=0.4, weight_decay=2e-4, momentum=0.9, accuracy_thresholds=())
     assert fast.pace == pytest.approx(made.pace)
-    steps = measured(fast, MODEL, TASK, lr=0.4, weight_decay=4e-4, momentum=0.9)
+    steps = measured(fast, MODEL, TASK, lr=0.4, weight_decay=2e-4, momentum=0.9)
     for name, clock in fast.clocks.items():
         assert clock.step == pytest.approx(steps[name], rel=0.01, abs=3)
     assert fast.sharpness[0] == pytest.approx(0.4 * delay.sharpness(MODEL, MODEL.init(0), TASK) / 1.9)
@@ -120,12 +116,12 @@ def test_regression_with_one_output_in_float32():
 def test_cross_entropy_of_a_deeper_network():
     task, model = tasks.modular(5, train_fraction=0.8, seed=1), models.mlp([5, 20, 20, 5], "gelu")
     how = {"lr": 0.5, "weight_decay": 2e-3, "loss": "cross_entropy"}
-    made = delay.predict_delay(model, task, **how, loss_thresholds=(0.9,), tau_end=3.0)
+    made = delay.predict_delay(model, task, **how, loss_thresholds=(0.9,), tau_end=1.0)
     assert math.isfinite(made.memorized)
     run = training.train(
-        model, task, 3000, lr=0.5, weight_decay=2e-3, loss="cross_entropy", record_at=[0, 3000]
+        model, task, 900, lr=0.5, weight_decay=2e-3, loss="cross_entropy", record_at=[0, 900]
     )
-    later = float(np.interp(3000 * made.pace, made.flow.tau, made.flow.train_loss))
+    later = float(np.interp(900 * made.pace, made.flow.tau, made.flow.train_loss))
     assert later == pytest.approx(float(run.train_loss[0, -1]), rel=0.02)
 
 
@@ -135,7 +131,7 @@ def test_cross_entropy_of_a_deeper_network():
 def test_prediction_is_said_in_a_sentence(made):
     said = str(made)
     assert f"falls to 0.5 of that of the output 0 at step {made.step:,.0f} (nine of ten runs:" in said
-    assert "100% of the held-out samples are right at step" in said
+    assert "90% of the held-out samples are right at step" in said
     assert f"memorized the training samples by step {made.start:,.0f}" in said
 
 
@@ -144,35 +140,19 @@ def test_never_is_said_with_its_horizon():
         MODEL, TASK, **RUN, start="init", loss_thresholds=(1e-9,), accuracy_thresholds=(), tau_end=0.05
     )
     assert math.isnan(made.step)
-    assert "Not within 31 steps (slow time 0.05): the held-out loss falls to 1e-09" in str(made)
+    assert "Not within 62 steps (slow time 0.05): the held-out loss falls to 1e-09" in str(made)
 
 
 def test_cost_is_told_beforehand():
     slow, fast = (delay.cost(MODEL, TASK, lr=4.0, weight_decay=w) for w in (1e-5, 1e-2))
     assert slow.training > 100 * fast.training > 0
     assert slow.predicting > 0
-    assert f"cheaper where lr·w/(1 - momentum) is below {slow.break_even:.1g}" in str(slow)
+    assert f"is below {slow.break_even:.1g}." in str(slow)
     each = slow.training * 4.0 * 1e-5
     assert slow.break_even == pytest.approx(each / slow.predicting)
 
 
 # Its parts
-
-
-def test_sharpness_is_the_largest_curvature():
-    task = tasks.modular(3, seed=0)
-    model = models.two_layer(3, 8, 3, "tanh")
-    theta = model.init(1)
-    J = zero_loss.jacobian(model, theta, task.X_train)
-    expected = 2 * float(torch.linalg.eigvalsh(J @ J.T)[-1]) / len(J)
-    assert delay.sharpness(model, theta, task) == pytest.approx(expected, rel=1e-4)
-    mean = lambda t: torch.nn.functional.cross_entropy(model(t, task.X_train), task.Y_train)  # noqa: E731
-    S = torch.func.hessian(
-        lambda F: torch.nn.functional.cross_entropy(F.view_as(task.Y_train), task.Y_train)
-    )(model(theta, task.X_train).flatten())
-    assert mean(theta) > 0
-    expected = float(torch.linalg.eigvalsh(J.T @ S @ J)[-1])
-    assert delay.sharpness(model, theta, task, "cross_entropy") == pytest.approx(expected, rel=1e-4)
 
 
 def test_memorized_point_is_on_the_runs_own_path():
@@ -240,17 +220,20 @@ def test_edge_of_stability_on_the_way_is_named():
 
 
 def test_nothing_to_predict_is_said():
-    assert warned(briefly(loss_thresholds=(5.0,)), "nothing to predict for loss 5")
+    early = briefly(loss_thresholds=(5.0,))
+    assert warned(early, "nothing to predict for loss 5")
+    assert early.clocks["loss 5"].low == 0
     assert not warned(briefly(), "nothing to predict")
 
 
 def test_level_loss_is_named():
-    """Where the loss has almost come to rest at the threshold, a little below which it ends."""
-    path = briefly(tau_end=6.0).flow
-    rest = float(path.test_loss[-1]) / float(SMALL.Y_test.square().mean())
-    assert warned(briefly(tau_end=6.0, loss_thresholds=(1.0001 * rest,)), "almost level")
-    falling = briefly(tau_end=6.0, loss_thresholds=(0.5 * (1 + rest),))
-    assert not warned(falling, "almost level")
+    """The toy's held-out loss comes to rest at what decay costs: a threshold just above is reached late."""
+    toy, linear = tasks.sum_toy(2), models.two_layer(2, 3, 1, "identity")
+    how = {"lr": 0.01, "weight_decay": 0.1, "tau_end": 12.0, "start": "init"}
+    path = delay.predict_delay(linear, toy, **how, loss_thresholds=(1e-9,)).flow
+    rest = float(path.test_loss[-1]) / float(toy.Y_test.square().mean())
+    assert warned(delay.predict_delay(linear, toy, **how, loss_thresholds=(1.001 * rest,)), "almost level")
+    assert not warned(delay.predict_delay(linear, toy, **how, loss_thresholds=(0.5,)), "almost level")
 
 
 def test_large_decay_is_named():
@@ -283,23 +266,22 @@ def test_flow_that_stops_early_is_said_so(monkeypatch):
 
 
 @pytest.mark.parametrize(
-    "change",
+    ("change", "named"),
     [
-        {"lr": 0.0},
-        {"weight_decay": 0.0},
-        {"momentum": 1.0},
-        {"loss_thresholds": (-1.0,)},
-        {"accuracy_thresholds": (1.5,)},
-        {"tau_end": 0.0},
-        {"patience": 1},
-        {"start": "somewhere"},
-        {"start": torch.ones(3)},
-        {"start": (MODEL.init(0), -1)},
-        {"loss": "hinge"},
-        {"tolerance": 1.0},
+        ({"lr": 0.0}, "lr = 0.0"),
+        ({"weight_decay": 0.0}, "weight_decay = 0.0"),
+        ({"momentum": 1.0}, "momentum = 1.0"),
+        ({"loss_thresholds": (-1.0,)}, "threshold = -1.0"),
+        ({"accuracy_thresholds": (1.5,)}, "threshold = 1.5"),
+        ({"tau_end": 0.0}, "tau_end = 0.0"),
+        ({"patience": 1}, "patience = 1"),
+        ({"start": "somewhere"}, "start = 'somewhere'"),
+        ({"start": torch.ones(3)}, "start has 3 entries"),
+        ({"start": (MODEL.init(0), -1)}, "start's step = -1"),
+        ({"loss": "hinge"}, "loss = 'hinge'"),
+        ({"tolerance": 1.0}, "tolerance = 1.0"),
     ],
 )
-def test_bad_arguments_are_named(change):
-    name = next(iter(change)).removesuffix("_thresholds").replace("accuracy", "threshold").replace("loss", "")
-    with pytest.raises(ValueError, match=name):
+def test_bad_arguments_are_named(change, named):
+    with pytest.raises(ValueError, match=named):
         delay.predict_delay(MODEL, TASK, **{**RUN, "start": "init", **change})

@@ -13,6 +13,7 @@ from grokutils.zero_loss import (
     KinkError,
     ProjectionError,
     SingularJacobianError,
+    gauss_newton,
     jacobian,
     norm_descent,
     normal_basis,
@@ -190,6 +191,16 @@ def test_singular_points_are_refused_by_rank_and_singular_value():
     twice = torch.tensor([[1.0, 2.0], [1.0, 2.0]], dtype=torch.float64)  # one sample, given two times
     with pytest.raises(SingularJacobianError, match="rank 1 of 2"):
         norm_descent(lambda t, X: X @ t[:, None], torch.ones(2, dtype=torch.float64), twice)
+
+
+def test_gauss_newton_refuses_what_has_no_tangent_space():
+    twice = torch.tensor([[1.0, 2.0], [1.0, 2.0]], dtype=torch.float64)
+    with pytest.raises(SingularJacobianError, match="singular point"):
+        gauss_newton(lambda t, X: X @ t[:, None], torch.ones(2, dtype=torch.float64), twice, twice[:, :1])
+    with pytest.raises(ValueError, match="d ≥ nm"):
+        gauss_newton(
+            lambda t, X: X @ t[:, None], torch.ones(1, dtype=torch.float64), twice[:, :1], twice[:, :1]
+        )
 
 
 def test_kinks_are_refused_and_their_neighbours_are_not():

@@ -21,7 +21,7 @@ STYLE = """
   :root { --ink: #e6edf3; --ground: #14181e; --soft: #1f242c; --line: #3d444d; --muted: #9198a1; }
   img { filter: invert(0.93) hue-rotate(180deg); }
 }
-body { background: var(--ground); color: var(--ink); font: 1rem/1.6 system-ui, sans-serif; margin: 0 auto; max-width: 50rem; padding: 1rem; }
+body { background: var(--ground); color: var(--ink); font: 1rem/1.6 system-ui, sans-serif; margin: 0 auto; max-width: 50rem; overflow-wrap: anywhere; padding: 1rem; }
 h1, h2, h3 { line-height: 1.25; } a { color: #0b69c7; } img { max-width: 100%; height: auto; }
 @media (prefers-color-scheme: dark) { a { color: #6cb6ff; } }
 pre { background: var(--soft); border-radius: 0.25rem; font-size: 0.85rem; overflow-x: auto; padding: 0.6rem 0.8rem; }

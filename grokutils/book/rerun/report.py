@@ -27,7 +27,7 @@ dl { display: grid; grid-template-columns: max-content 1fr; gap: 0.1rem 1rem; } 
 figure { margin: 1.5rem 0; } figcaption { color: var(--muted); font-size: 0.9rem; }
 .scroll { max-height: 80vh; overflow: auto; border: 1px solid var(--line); } .scroll table { display: table; font-variant-numeric: tabular-nums; font-size: 0.9rem; }
 .scroll th { background: var(--soft); position: sticky; top: 0; vertical-align: bottom; z-index: 1; } .scroll td { white-space: nowrap; }
-.scroll th button { background: none; border: 0; color: inherit; cursor: pointer; font: inherit; font-weight: 600; max-width: 9rem; overflow-wrap: anywhere; padding: 0; text-align: left; }
+.scroll th button { background: none; border: 0; color: inherit; cursor: pointer; font: inherit; font-weight: 600; max-width: 9rem; overflow-wrap: break-word; padding: 0; text-align: left; }
 th[aria-sort=ascending] button::after { content: " ▲"; } th[aria-sort=descending] button::after { content: " ▼"; }
 input { background: var(--ground); border: 1px solid var(--line); color: inherit; font: inherit; margin-bottom: 0.5rem; max-width: 100%; padding: 0.3rem 0.5rem; width: 24rem; }
 """
@@ -35,14 +35,15 @@ SCRIPT = """
 const table = document.querySelector(".scroll table"), rows = [...table.tBodies[0].rows], filter = document.querySelector("input");
 filter.oninput = () => {
   const words = filter.value.toLowerCase().split(/\\s+/).filter(Boolean);
-  for (const row of rows) row.hidden = !words.every(word => row.dataset.text.includes(word));
+  for (const row of rows) row.hidden = !words.every(word => row.dataset.text.includes(word.includes("=") ? ` ${word} ` : word));
   document.querySelector("output").value = rows.filter(row => !row.hidden).length + " of " + rows.length + " cases";
 };
 [...table.tHead.rows[0].cells].forEach((head, i) => head.firstElementChild && (head.firstElementChild.onclick = () => {
   const up = head.ariaSort !== "ascending", key = row => row.cells[i].dataset.value;
   for (const other of table.tHead.rows[0].cells) other.ariaSort = null;
   head.ariaSort = up ? "ascending" : "descending";
-  const order = (a, b) => a === b ? 0 : isNaN(a) || isNaN(b) ? String(a).localeCompare(b) : a - b;
+  const number = text => Number(text.replace("inf", "Infinity"));
+  const order = (a, b) => a === b ? 0 : isNaN(number(a)) || isNaN(number(b)) ? a.localeCompare(b) : number(a) - number(b);
   rows.sort((a, b) => (up ? 1 : -1) * order(key(a), key(b)));
   table.tBodies[0].append(...rows);
 }));
@@ -144,8 +145,8 @@ def _head(line, swept: list[str]) -> str:
 def _row(row: dict, heads: list[str], about: dict) -> tuple[str, list[tuple]]:
     """A case's text to filter by, and (value to sort by, text to show) of each cell."""
     values = [row[head] for head in heads] + [about.get(key, "") for key in ("seconds", "host", "date")]
-    words = " ".join(f"{head}={_shown(row[head])}" for head in heads)
-    return f"{words} {about.get('host', '')}".lower(), [
+    words = " ".join(f"{head}={_shown(row[head]).replace(' ', '-')}" for head in heads)
+    return f" {words} {about.get('host', '')} ".lower(), [
         (_shown(value, 12), _shown(value)) for value in values
     ]
 
@@ -153,13 +154,7 @@ def _row(row: dict, heads: list[str], about: dict) -> tuple[str, list[tuple]]:
 def _shown(value, digits: int = 4) -> str:
     if value is None or value is pd.NA:
         return ""
-    if isinstance(value, float):
-        return (
-            {"inf": "Infinity", "-inf": "-Infinity"}.get(str(value), f"{value:.{digits}g}")
-            if digits > 4
-            else f"{value:.4g}"
-        )
-    return f"{MARKS[value]} {value}" if value in MARKS else str(value)
+    return f"{value:.{digits}g}" if isinstance(value, float) else str(value)
 
 
 def _all_figures(wide: pd.DataFrame, found: pd.DataFrame, swept: list[str]):
@@ -188,7 +183,7 @@ def _figure(data: pd.DataFrame, axes: list[str], label: str):
     words = [f"{endless} of {len(mean)} infinite"] if endless else []
     if len(finite):
         low, high = finite.loc[finite.y.idxmin()], finite.loc[finite.y.idxmax()]
-        at = lambda row: ", ".join(f"{name} = {row[name]}" for name in axes)  # noqa: E731
+        at = lambda row: ", ".join(f"{name} = {_tick(row[name])}" for name in axes)  # noqa: E731
         words.insert(0, f"from {low.y:.4g} at {at(low)} to {high.y:.4g} at {at(high)}")
     alt = f"{label}: {'; '.join(words) or 'no finite value'}"
     figure, panel = figures.axes(ratio=0.62 if len(finite) else 0.2)
@@ -254,14 +249,14 @@ def _parallel(panel, mean: pd.DataFrame, axes: list[str], label: str) -> None:
     heights = []
     for i, name in enumerate([*axes, "y"]):
         values = mean[name].where(np.isfinite(mean[name])) if name == "y" else mean[name]
-        where, ticks, words = _places(values.dropna())
+        values = values.dropna()
+        where, ticks, words = _places(values)
         low, spread = where.min(), (where.max() - where.min()) or 1
         heights.append(((where - low) / spread).reindex(mean.index))
-        for tick, word in (
-            {ticks[0]: words[0], ticks[-1]: words[-1]}.items()
-            if len(ticks) > 4
-            else zip(ticks, words, strict=True)
-        ):
+        if len(ticks) > 4:  # only the ends
+            ends = where.idxmin(), where.idxmax()
+            ticks, words = [where[end] for end in ends], [_tick(values[end]) for end in ends]
+        for tick, word in zip(ticks, words, strict=True):
             place = (i, (tick - low) / spread)
             panel.annotate(word, place, xytext=(4, 4), textcoords="offset points", fontsize=8)
         panel.axvline(i, color="0.5", lw=0.8, ls="-")

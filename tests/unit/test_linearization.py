@@ -1,0 +1,310 @@
+"""Three kinds of linearization against each other and against plain differentiation; solutions; memory; refusals."""
+
+import re
+from pathlib import Path
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from grokutils import losses, models, tasks
+from grokutils.errors import NoMultipliersError
+from grokutils.linearization import SPRING, MatrixFree, Sides, Structured, linearize
+from grokutils.linearization.sharpness import sharpness
+
+few = settings(max_examples=8)
+seeds = st.integers(0, 10**6)
+
+
+def gaussian(*shape, seed=0):
+    return torch.randn(*shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
+
+
+def module():
+    with torch.random.fork_rng():
+        return models.from_module(
+            torch.nn.Sequential(
+                torch.nn.Linear(3, 6), torch.nn.LayerNorm(6), torch.nn.ReLU(), torch.nn.Linear(6, 2)
+            )
+        )
+
+
+def encoder():
+    """PyTorch's own attention, whose fused kernels have no second derivative."""
+
+    class Encoder(torch.nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.embedding = torch.nn.Embedding(5, 4)
+            self.layer = torch.nn.TransformerEncoderLayer(4, 2, 6, 0.0, "gelu", batch_first=True)
+            self.out = torch.nn.Linear(4, 3)
+
+        def forward(self, X):
+            return self.out(self.layer(self.embedding(X)).mean(1))
+
+    with torch.random.fork_rng():
+        return models.from_module(Encoder())
+
+
+MODELS = {
+    "tanh": lambda: models.two_layer(3, 7, 2, "tanh"),
+    "relu": lambda: models.two_layer(3, 7, 2, "relu"),
+    "callable": lambda: models.two_layer(3, 7, 2, torch.sin),
+    "one output": lambda: models.two_layer(3, 7, 1, "quadratic"),
+    "mlp": lambda: models.mlp([3, 6, 5, 2], bias=True),
+    "transformer": lambda: models.transformer(5, 3, 4, width=8, heads=2, layers=2, layer_norm=True),
+    "module": module,
+    "encoder": encoder,
+}
+
+
+def case(name, seed, n=5):
+    """A model, θ and inputs."""
+    model = MODELS[name]()
+    tokens = torch.randint(5, (n, 3), generator=torch.Generator().manual_seed(seed))
+    X = tokens if name in ("transformer", "encoder") else gaussian(n, 3, seed=seed)
+    return model, gaussian(model.d, seed=seed + 1), X
+
+
+def kinds(model):
+    structured = ["structured"] if isinstance(model, models.TwoLayer) else []
+    return ["dense", "matrix_free", *structured]
+
+
+@pytest.mark.parametrize("name", MODELS)
+@few
+@given(seed=seeds)
+def test_all_kinds_are_the_jacobian(name, seed):
+    model, theta, X = case(name, seed)
+    J = torch.func.jacrev(lambda t: model(t, X).flatten())(theta)
+    scale = float(J.norm().clamp(min=1))
+    for kind in kinds(model):
+        lin = linearize(model, theta, X, kind)
+        v, u = gaussian(model.d, seed=seed + 2), gaussian(*lin.outputs.shape, seed=seed + 3)
+        close = {"rtol": 0, "atol": 1e-11 * scale**2}
+        assert lin.shape == J.shape
+        torch.testing.assert_close(lin.outputs, model(theta, X))
+        torch.testing.assert_close(lin.jvp(v).flatten(), J @ v, **close)
+        torch.testing.assert_close(lin.vjp(u), J.T @ u.flatten(), **close)
+        torch.testing.assert_close(lin.product(u).flatten(), J @ (J.T @ u.flatten()), **close)
+        torch.testing.assert_close(lin.gram(), J @ J.T, **close)
+        torch.testing.assert_close(lin.jacobian(), J, **close)
+        # adjoint to rounding, whatever J is
+        gap = abs(float((lin.jvp(v) * u).sum() - v @ lin.vjp(u)))
+        assert gap <= 1e-12 * scale * float(v.norm() * u.norm())
+
+
+@pytest.mark.parametrize("name", ["tanh", "mlp", "transformer"])
+def test_singular_values_agree(name):
+    model, theta, X = case(name, 0)
+    expected = torch.linalg.svdvals(linearize(model, theta, X, "dense").jacobian())
+    for kind in kinds(model):
+        found = linearize(model, theta, X, kind).singular_values()
+        torch.testing.assert_close(found, expected, rtol=0, atol=1e-8 * float(expected[0]))
+
+
+@pytest.mark.parametrize("name", ["tanh", "mlp", "transformer"])
+@pytest.mark.parametrize("factored", [True, False])
+@pytest.mark.parametrize("lam", [0.3, 1e-3])
+def test_solutions_meet_their_equation(name, factored, lam):
+    model, theta, X = case(name, 1)
+    for kind in kinds(model):
+        lin = linearize(model, theta, X, kind)
+        u = gaussian(*lin.outputs.shape, seed=4)
+        mu = lin.solve(u, 0.7, lam, tolerance=1e-11, factored=factored)
+        assert (0.7 * lin.product(mu) + lam * mu - u).norm() <= 2e-11 * u.norm()
+
+
+@few
+@given(seed=seeds)
+def test_a_singular_curvature_is_the_limit_of_regular_ones(seed):
+    """(cK + λ(H + εI)⁻¹)μ = u for the H of cross-entropy, whose rows sum to 0."""
+    model, theta, X = case("mlp", seed)
+    lin = linearize(model, theta, X)
+    u, H = gaussian(5, 2, seed=seed), losses.cross_entropy.curvature(lin.outputs, None)
+    full = torch.stack([H.times(unit.view(5, 2)).flatten() for unit in torch.eye(10, dtype=torch.float64)])
+    regular = torch.linalg.inv(full + 1e-9 * torch.eye(10, dtype=torch.float64))
+    expected = torch.linalg.solve(0.7 * lin.gram() + 0.3 * regular, u.flatten()).view(5, 2)
+    for factored in (True, False):
+        mu = lin.solve(u, 0.7, 0.3, H, 1e-12, factored)
+        torch.testing.assert_close(mu, expected, rtol=1e-5, atol=1e-6)
+
+
+def test_a_singular_gram_matrix_is_refused_at_no_decay_only():
+    model, theta, X = case("tanh", 0)
+    lin = linearize(model, theta, torch.cat([X, X[:1]]))  # one sample, given two times
+    with pytest.raises(NoMultipliersError, match="lost full rank"):
+        lin.solve(torch.ones(6, 2, dtype=torch.float64))
+    assert torch.isfinite(lin.solve(torch.ones(6, 2, dtype=torch.float64), lam=1e-3)).all()
+
+
+def test_gathered_inputs_give_the_same():
+    """Sums of one-hots, in either representation, against the same X hidden from the gathers by a factor."""
+    for operation in ("add", "subtract"):
+        X = tasks.modular(5, operation).X_train
+        model = models.two_layer(X.shape[1], 9, 5, "gelu")
+        theta = model.init(0)
+        lin = linearize(model, theta, X)
+        assert lin.X.ends is not None
+        E, W = model.matrices(theta).values()
+        plain = linearize(model, model.flat(E=2 * E, W=W), X / 2)
+        assert plain.X.ends is None
+        u = gaussian(*lin.outputs.shape)
+        D = model.flat(E=2 * torch.ones_like(E), W=torch.ones_like(W))  # dF/dE = 2 dF/d(2E)
+        torch.testing.assert_close(lin.vjp(u), D * plain.vjp(u))
+        torch.testing.assert_close(lin.jvp(theta), plain.jvp(D * theta))
+        torch.testing.assert_close(lin.product(u), lin.jvp(lin.vjp(u)))
+
+
+def test_inputs_that_are_changed_in_place_are_seen():
+    model, theta, X = case("tanh", 0)
+    first = linearize(model, theta, X).outputs
+    X.mul_(2)
+    assert not torch.equal(first, linearize(model, theta, X).outputs)
+    torch.testing.assert_close(linearize(model, theta, X).outputs, model(theta, X))
+
+
+# ---- kinks
+
+
+@pytest.mark.parametrize("activation", ["relu", "leaky_relu"])
+@few
+@given(seed=seeds, share=st.sampled_from([0.0, 0.1, 0.5]))
+def test_pinned_pre_activations_leave_what_springs_leave(activation, seed, share):
+    model, X = models.two_layer(3, 6, 2, activation), gaussian(4, 3, seed=seed)
+    theta = gaussian(model.d, seed=seed + 1)
+    pinned = torch.rand(4, 6, generator=torch.Generator().manual_seed(seed)) < share
+    sides = Sides.at(X @ model.matrices(theta)["E"], pinned)
+    low, high = model.kinks
+    S = (low + (high - low) * sides.on.double()) * ~pinned
+
+    def linear(t):
+        E, W = model.matrices(t).values()
+        return (S * (X @ E)) @ W
+
+    J = torch.func.jacrev(lambda t: linear(t).flatten())(theta)
+    N = torch.func.jacrev(lambda t: (X @ model.matrices(t)["E"])[pinned])(theta)
+    # D⁻¹ = (I + NᵀN/spring)⁻¹, by the identity that keeps digits
+    soft = N @ N.T + SPRING * torch.eye(len(N), dtype=torch.float64)
+    D = torch.eye(model.d, dtype=torch.float64) - N.T @ torch.linalg.solve(soft, N)
+    lin = linearize(model, theta, X, sides=sides)
+    close = {"rtol": 0, "atol": 2e-6}  # rounding of the dense route, over the spring
+    torch.testing.assert_close(lin.outputs, linear(theta))
+    torch.testing.assert_close(lin.jvp(theta).flatten(), J @ theta)
+    torch.testing.assert_close(lin.free(theta), D @ theta, **close)
+    torch.testing.assert_close(lin.gram(), J @ D @ J.T, **close)
+    assert lin.held == int(torch.linalg.matrix_rank(N))
+    units = torch.eye(8, dtype=torch.float64).view(8, 4, 2)
+    products = torch.stack([lin.product(unit).flatten() for unit in units])
+    torch.testing.assert_close(products, lin.gram(), rtol=0, atol=1e-10)
+
+
+def test_sides_that_do_not_fit_are_moved():
+    """Rows of z: each pre-activation with its pull μWᵀ, and where it has to go next."""
+    on, pinned = torch.tensor([[True] + 5 * [False]]), torch.tensor([3 * [False] + 3 * [True]])
+    Z = torch.tensor([[-1.0, 1.0, 1.0, -0.5 * SPRING, 2 * SPRING, -2 * SPRING]])
+    pull = torch.tensor([[-1.0, -1.0, 1.0, -1.0, -1.0, -1.0]])
+    after = Sides(on, pinned).fitting(Z, pull, 1.0, (0.0, 1.0))
+    # caught, caught, through to on; a force > 0 would need s < 0: off; one below the pull needs s > 1: on
+    assert after.pinned.tolist() == [[True, True, False, False, False, False]]
+    assert after.on.tolist() == [[False, False, True, False, True, False]]
+    assert Sides(on, pinned).fitting(Z, pull, 1.0, (0.0, 1.0), hold=True).pinned.all()
+
+
+# ---- what a linearization costs
+
+
+def peak() -> int:
+    """The process's high-water mark in bytes since :func:`forget_peak`."""
+    return int(re.search(r"VmHWM:\s+(\d+) kB", Path("/proc/self/status").read_text())[1]) * 1024
+
+
+def forget_peak() -> None:
+    Path("/proc/self/clear_refs").write_text("5")
+
+
+@pytest.mark.skipif(not Path("/proc/self/clear_refs").exists(), reason="memory is measured as Linux tells it")
+@pytest.mark.parametrize(
+    ("model", "kind"),
+    [(models.mlp([20, 30, 15]), "matrix_free"), (models.two_layer(20, 30, 15, "gelu"), "structured")],
+)
+def test_neither_products_nor_a_search_form_the_gram_matrix(model, kind):
+    lin = linearize(model, model.init(0), gaussian(400, 20), kind)
+    u = torch.ones(400, 15, dtype=torch.float64)
+    forget_peak()
+    before = peak()
+    lin.product(u)
+    lin.solve(u, lam=1.0)
+    assert peak() - before < 6000**2 * 8 / 4  # K itself would take 288 MB
+
+
+def test_auto_takes_the_kind_that_fits():
+    model, theta, X = case("mlp", 0)
+    assert type(linearize(model, theta, X)).__name__ == "Dense"
+    assert isinstance(linearize(model, theta, gaussian(1000, 3)), MatrixFree)
+    model, theta, X = case("relu", 0)
+    assert isinstance(linearize(model, theta, X), Structured)
+
+
+def test_samples_that_depend_on_each_other_are_differentiated_as_a_whole():
+    def centred(theta, X):
+        F = X @ theta.view(3, 2)
+        return F - F.mean(0)
+
+    theta, X = gaussian(6), gaussian(4, 3)
+    J = torch.func.jacrev(lambda t: centred(t, X).flatten())(theta)
+    torch.testing.assert_close(linearize(centred, theta, X, "dense").jacobian(), J)
+
+
+# ---- sharpness
+
+
+@pytest.mark.parametrize("loss", ["mse", "cross_entropy"])
+@pytest.mark.parametrize("name", ["relu", "mlp"])
+def test_sharpness_is_the_top_of_the_hessian(name, loss):
+    """Of the linearized network's mean loss, by automatic differentiation."""
+    model, theta, X = case(name, 3)
+    Y = torch.softmax(gaussian(5, 2, seed=1), 1)
+    task = tasks.regression(X, Y, X, Y)
+    J, F = linearize(model, theta, X, "dense").jacobian(), model(theta, X)
+    mean = {"mse": torch.nn.functional.mse_loss, "cross_entropy": torch.nn.functional.cross_entropy}[loss]
+    gradient = torch.func.grad(lambda s: mean(F + (J @ (s - theta)).view_as(F), Y))
+    hessian = torch.func.jacrev(gradient)(theta)
+    assert sharpness(model, theta, task, loss) == pytest.approx(
+        float(torch.linalg.eigvalsh(hessian)[-1]), rel=1e-5
+    )
+
+
+# ---- bad input
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"model": 3}, "model is a int: must be a Model, or a function"),
+        ({"theta": gaussian(35).float()}, "theta has dtype torch.float32: must be torch.float64"),
+        ({"theta": gaussian(34)}, r"theta has shape \(34,\): must be \(35,\)"),
+        ({"theta": gaussian(1, 35)}, "theta has shape"),
+        ({"theta": gaussian(35) * torch.nan}, "theta holds NaN"),
+        ({"theta": [0.0] * 35}, "theta is a list"),
+        ({"X": gaussian(5, 3).float()}, "X has dtype torch.float32: must be torch.float64"),
+        ({"X": gaussian(5, 3).numpy()}, "X is a ndarray"),
+        ({"X": gaussian(5, 3) / 0}, "X holds NaN"),
+        ({"X": gaussian(5, 4)}, r"must be \(n, 3\)"),
+        ({"kind": "sparse"}, "kind = 'sparse': must be one of 'auto'"),
+        ({"model": MODELS["mlp"](), "theta": gaussian(71), "kind": "structured"}, "only a two_layer network"),
+        ({"kind": "dense", "sides": Sides(*torch.zeros(2, 5, 7).bool())}, "only a two_layer network"),
+        (
+            {"model": models.two_layer(3, 7, 2, "tanh"), "sides": Sides(*torch.zeros(2, 5, 7).bool())},
+            "has no kinks",
+        ),
+        ({"model": lambda t, X: t}, r"must return \(n, m\)"),
+        ({"model": lambda t, X: (X @ t[:3, None]) / 0}, "outputs there are NaN"),
+        ({"model": lambda t, X: X, "kind": "matrix_free"}, "do not depend on theta"),
+    ],
+)
+def test_bad_arguments_are_named(change, message):
+    good = {"model": MODELS["relu"](), "theta": gaussian(35), "X": gaussian(5, 3)}
+    with pytest.raises(ValueError, match=message):
+        linearize(**{**good, **change})
