@@ -15,7 +15,7 @@ from functools import cache
 
 import numpy as np
 import torch
-from scipy.optimize import linprog, minimize
+from scipy.optimize import minimize
 from torch import Tensor
 
 from . import _checks
@@ -269,42 +269,3 @@ def _prime(p: int) -> int:
     if any(p % q == 0 for q in itertools.takewhile(lambda q: q * q <= p, itertools.count(2))):
         raise ValueError(f"p = {p}: must be a prime of at least 5")
     return p
-
-
-# Solved cases: what "the smallest norm" means where one can tell -----------------------------------------------------
-
-
-def l1(X: np.ndarray, y: np.ndarray) -> tuple[float, np.ndarray]:
-    """min ‖β‖₁ with Xβ = y, and its β: half the price of y for a diagonal network β = u ⊙ v.
-
-    Parameters
-    ----------
-    X : (n, d), of full row rank.
-    y : (n,).
-    """
-    d = X.shape[1]
-    found = linprog(np.ones(2 * d), A_eq=np.hstack([X, -X]), b_eq=y, method="highs")
-    return float(found.fun), found.x[:d] - found.x[d:]
-
-
-def nuclear(
-    known: np.ndarray, values: np.ndarray, penalty: float = 1.0, iterations: int = 3000
-) -> tuple[float, np.ndarray]:
-    """min ‖M‖_* with the known entries given, and its M: half the price of the entries for M = UV.
-
-    By the alternating direction method of multipliers: shrink the singular values, restore the entries.
-
-    Parameters
-    ----------
-    known : (rows, columns), truth values.
-    values : (rows, columns), read where ``known``.
-    penalty : of the split; affects the speed only.
-    iterations : number of rounds.
-    """
-    M, dual = np.where(known, values, 0.0), np.zeros(known.shape)
-    for _ in range(iterations):
-        left, s, right = np.linalg.svd(M + dual, full_matrices=False)
-        low = (left * np.maximum(s - 1 / penalty, 0)) @ right
-        M = np.where(known, values, low - dual)
-        dual += M - low
-    return float(np.linalg.svd(M, compute_uv=False).sum()), M

@@ -14,8 +14,6 @@ from grokutils.experiments.running import run
 from grokutils.price import (
     PAIR,
     accuracy,
-    l1,
-    nuclear,
     on_the_constraint,
     price,
     table,
@@ -133,7 +131,7 @@ def test_thresholds_of_straight_curves():
     flow = {"flow_accuracy": [0, 0.25, 0.75, np.nan], "p": 5, "pairs": 40}
     rows = pd.concat([pd.DataFrame(true | flow), pd.DataFrame(shuffled | flow)])
     found = experiment.thresholds(rows)
-    assert found == pytest.approx({"crossing": 24, "ratio": 24, "cheapest": 25, "flow": 25})
+    assert found == pytest.approx({"crossing": 24, "ratio": 24, "cheapest": 25, "flow": 25, "list": 20})
 
 
 def test_measure_nests_its_training_sets():
@@ -179,22 +177,3 @@ def test_run_refuses_another_experiment_s_file(tmp_path):
     run([Square(1)], lambda case: [{"square": 1}], path)
     with pytest.raises(ValueError, match="has no activation, p"):
         run([experiment.Case(5, "relu", "a + b", 0)], lambda case: [{}], path)
-
-
-def test_l1_finds_the_sparse_vector():
-    rng = np.random.default_rng(0)
-    X, beta = rng.normal(size=(15, 30)), np.r_[1.0, -2.0, np.zeros(28)]
-    value, found = l1(X, X @ beta)
-    assert value == pytest.approx(3.0)
-    assert found == pytest.approx(beta, abs=1e-7)
-
-
-def test_nuclear_finds_the_best_free_entry():
-    """[[1, 2], [2, ?]], against a search over the one free entry."""
-    known = np.array([[True, True], [True, False]])
-    entry = np.linspace(-5, 5, 10001)
-    whole = np.array([[[1.0, 2.0], [2.0, x]] for x in entry])
-    expected = np.linalg.svd(whole, compute_uv=False).sum(1)
-    value, M = nuclear(known, np.array([[1.0, 2.0], [2.0, 9.0]]))
-    assert value == pytest.approx(expected.min(), rel=1e-5)
-    assert M[0].tolist() == [1.0, 2.0]
