@@ -49,7 +49,7 @@ def text(page: str) -> str:
     parts = [cell.source for cell in cells if cell.cell_type == "markdown"]
     outputs = chapters.outputs(chapters.code(page))
     parts += [o.get("metadata", {}).get("image/png", {}).get("alt", "") for o in outputs]
-    parts += [value for claim in chapters.claims(chapters.code(page)) for value in claim.values()]
+    parts += [str(value) for claim in chapters.claims(chapters.code(page)) for value in claim.values()]
     return "\n\n".join(parts)
 
 
