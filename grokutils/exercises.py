@@ -1,4 +1,4 @@
-"""Check one's own answer to an exercise of the book: ``exercises.check("07-2", answer)``.
+"""Check one's own answer to an exercise of the book: ``exercises.check("08-2", answer)``.
 
 No solution is stored here. A formula is compared, on random inputs, with the number that another route gives: a step of
 descent, automatic differentiation, a least-squares solver, a count.
@@ -34,7 +34,7 @@ REGISTRY: dict[str, Exercise] = {}
 
 
 def check(exercise: str, answer) -> None:
-    """Print whether ``answer`` solves ``exercise`` (chapter-number, as "07-2"), or a hint; None is not answered yet.
+    """Print whether ``answer`` solves ``exercise`` (chapter-number, as "08-2"), or a hint; None is not answered yet.
 
     Raises
     ------
@@ -222,7 +222,30 @@ def _share(alpha, beta):
 
 
 @_formula(
-    "07-2", "k", "a", "b",
+    "07-1", "H", "B",
+    draw=lambda rng: (rng.normal(size=(4, 6)), rng.normal(size=(6, 5))),
+    right="The residual of a least-squares solver has just this matrix in it.",
+    hint="only C is optimal, so which matrix plays the part of the hidden layer for it?",
+)  # fmt: skip
+def _in_place_of_gram(H, B, decay=0.5):
+    one = np.eye(len(H))
+    residual = one - H @ B @ _ridge(H @ B, one, decay)  # decay (M + decay I)⁻¹
+    return decay * (np.linalg.inv(residual) - one)
+
+
+@_formula(
+    "07-3", "E", "H", "Y", "lam", "mu",
+    draw=lambda rng: (*(rng.normal(size=s) for s in ((3, 6), (4, 6), (4, 2))), *rng.uniform(0.1, 2, 2)),
+    right="It is the least cost that a least-squares solver finds.",
+    hint="insert the optimal readout; the residual and the readout together leave one trace. Which decay is in A?",
+)  # fmt: skip
+def _reduced_cost(E, H, Y, lam, mu):
+    W = _ridge(H, Y, mu)
+    return np.sum((H @ W - Y) ** 2) + lam * np.sum(E**2) + mu * np.sum(W**2)
+
+
+@_formula(
+    "08-2", "k", "a", "b",
     draw=lambda rng: (rng.uniform(0.5, 8), *rng.uniform(0.2, 3, 2)),
     right="Automatic differentiation of a ReLU network with random data agrees. For k = 1 the imbalance decays by itself.",
     hint="the terms of the loss cancel; what does decay alone do to a, and what to b, with a readout k times as fast?",
@@ -240,29 +263,6 @@ def _pace(k, a, b, lam=0.3):
     loss = (torch.relu(X @ E) @ W - Y).square().sum() + lam * (E.square().sum() + W.square().sum())
     to_E, to_W = torch.autograd.grad(loss, (E, W))
     return (-k * ((E * to_E)[:, 0].sum() - (W * to_W)[0].sum()) / lam).item()
-
-
-@_formula(
-    "08-1", "H", "B",
-    draw=lambda rng: (rng.normal(size=(4, 6)), rng.normal(size=(6, 5))),
-    right="The residual of a least-squares solver has just this matrix in it.",
-    hint="only C is optimal, so which matrix plays the part of the hidden layer for it?",
-)  # fmt: skip
-def _in_place_of_gram(H, B, decay=0.5):
-    one = np.eye(len(H))
-    residual = one - H @ B @ _ridge(H @ B, one, decay)  # decay (M + decay I)⁻¹
-    return decay * (np.linalg.inv(residual) - one)
-
-
-@_formula(
-    "08-3", "E", "H", "Y", "lam", "mu",
-    draw=lambda rng: (*(rng.normal(size=s) for s in ((3, 6), (4, 6), (4, 2))), *rng.uniform(0.1, 2, 2)),
-    right="It is the least cost that a least-squares solver finds.",
-    hint="insert the optimal readout; the residual and the readout together leave one trace. Which decay is in A?",
-)  # fmt: skip
-def _reduced_cost(E, H, Y, lam, mu):
-    W = _ridge(H, Y, mu)
-    return np.sum((H @ W - Y) ** 2) + lam * np.sum(E**2) + mu * np.sum(W**2)
 
 
 @_formula(

@@ -76,14 +76,13 @@ SMALL = {
         "sweep_tau": 0.2,
         "sweep_seeds": 1,
     },
-    "book/3_networks/08_the_two_layer_closed_form": {
+    "book/3_networks/07_the_two_layer_closed_form": {
         "p": 5,
         "train_fraction": 0.6,
         "width": 24,
         "activation": "tanh",
         "seed": 1,
         "lams": [1e-1, 1e-3],
-        "scales": [0.5, 1.0],
     },
     "book/3_networks/09_simulated_grokking": {
         "p": 7,
@@ -95,7 +94,7 @@ SMALL = {
         "trial_steps": [2e-3],
         "trial_lams": [0.05],
     },
-    "book/3_networks/07_isolated_dynamics": {
+    "book/3_networks/08_isolated_dynamics": {
         "p": 5,
         "width": 32,
         "test_pairs": 3,
@@ -107,6 +106,7 @@ SMALL = {
         "speeds": [1, 8],
         "speed_seeds": 1,
         "speed_tau": 0.3,
+        "scales": [0.5, 1.0],
     },
     "book/3_networks/10_many_configurations": {
         "p": 7,
@@ -146,10 +146,6 @@ SMALL = {
         "samples": 3,
         "width": 6,
         "outputs": 1,
-        "target": 0.5,
-        "start": 0.3,
-        "weight_decay": 1e-3,
-        "speeds": [1, 8],
     },
     "book/re_running": {
         "p": 7,

@@ -31,9 +31,8 @@ ANSWERS = {
     "04-3": (lambda w1, w2: 1 / math.hypot(w1, w2), lambda w1, w2: abs(w2) / math.hypot(w1, w2)),
     "05-3": (lambda w1, w2: -2 * w1**2, lambda w1, w2: -2 * (w1**2 - w2**2)),
     "06-1": (lambda alpha, beta: beta / (alpha + beta), lambda alpha, beta: alpha / (alpha + beta)),
-    "07-2": (lambda k, a, b: -2 * k * (a - b), lambda k, a, b: -2 * (k * a - b)),
-    "08-1": (lambda H, B: H @ B @ B.T @ H.T, lambda H, B: H @ H.T),
-    "08-3": (
+    "07-1": (lambda H, B: H @ B @ B.T @ H.T, lambda H, B: H @ H.T),
+    "07-3": (
         lambda E, H, Y, lam, mu: (
             lam * np.sum(E**2) + mu * np.trace(Y.T @ np.linalg.solve(H @ H.T + mu * np.eye(len(H)), Y))
         ),
@@ -41,6 +40,7 @@ ANSWERS = {
             lam * np.sum(E**2) + mu * np.trace(Y.T @ np.linalg.solve(H @ H.T + lam * np.eye(len(H)), Y))
         ),
     ),
+    "08-2": (lambda k, a, b: -2 * k * (a - b), lambda k, a, b: -2 * (k * a - b)),
     "09-4": (lambda u, v: (u - 1j * v) / 2, lambda u, v: (u + 1j * v) / 2),
     "10-3": (lambda p, s: s * (p - 1) / p, lambda p, s: s),
     "11-4": (lambda K: 1 / np.linalg.eigvalsh(K)[-1], lambda K: 1 / np.trace(K)),
@@ -87,13 +87,13 @@ def test_every_check_is_asked_in_its_chapter_and_every_chapter_has_one():
 @pytest.mark.parametrize(
     ("name", "answer", "message"),
     [
-        ("7-2", 1, r"exercise = '7-2': must be one of 01-4, .*; the nearest is '07-2'"),
+        ("8-2", 1, r"exercise = '8-2': must be one of 01-4, .*; the nearest is '08-2'"),
         (None, 1, r"exercise = None: must be one of"),
-        ("07-2", 3.0, r"answer = 3\.0: must be a function of k, a and b"),
-        ("07-2", lambda k: k, r"answer takes \(k\): must be a function of k, a and b"),
-        ("07-2", lambda k, a, b: "k", r"answer gives 'k': must give numbers"),
-        ("07-2", lambda k, a, b: [k, a], r"shape \(2,\): must give one number"),
-        ("08-1", lambda H, B: H, r"shape \(4, 6\): must give an array of shape \(4, 4\)"),
+        ("08-2", 3.0, r"answer = 3\.0: must be a function of k, a and b"),
+        ("08-2", lambda k: k, r"answer takes \(k\): must be a function of k, a and b"),
+        ("08-2", lambda k, a, b: "k", r"answer gives 'k': must give numbers"),
+        ("08-2", lambda k, a, b: [k, a], r"shape \(2,\): must give one number"),
+        ("07-1", lambda H, B: H, r"shape \(4, 6\): must give an array of shape \(4, 4\)"),
         ("03-3", [1.0, 0.0], r"answer = \[1\.0, 0\.0\]: must be a list of real numbers, none of them zero"),
         ("03-3", 1e-6, r"must be a list of real numbers"),
     ],
