@@ -139,7 +139,9 @@ def on_the_constraint(
     """
     sigma, d_in, m = named(activation), X.shape[1], Y.shape[1]
     if (d_in + m) * width < Y.numel():  # SciPy 1.17's SLSQP writes past its arrays there
-        raise ValueError(f"width = {width}: too few parameters, {(d_in + m) * width}, for {Y.numel()} constraints")
+        raise ValueError(
+            f"width = {width}: too few parameters, {(d_in + m) * width}, for {Y.numel()} constraints"
+        )
     pick = torch.eye(m, dtype=X.dtype)
 
     def parts(theta: np.ndarray) -> tuple[Tensor, Tensor]:

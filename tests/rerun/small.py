@@ -116,7 +116,7 @@ SMALL = {
         "n_seeds": 2,
         "tau_end": 1.0,
     },
-    "book/4_beyond/11_predicting_the_delay": {
+    "book/5_when/13_predicting_the_delay": {
         "p": 7,
         "width": 32,
         "activation": "quadratic",

@@ -173,7 +173,14 @@ def test_slow_flow_follows_that_of_grokutils_and_stays_on_zero_loss(page):
     )  # fmt: skip
     network = two_layer(p, width, p, "quadratic")
     run = flow.reference(
-        network, network.flat(E=E, W=W), task.X_train, task.Y_train, lam=0, tau_end=tau, points=2, tolerance=1e-6
+        network,
+        network.flat(E=E, W=W),
+        task.X_train,
+        task.Y_train,
+        lam=0,
+        tau_end=tau,
+        points=2,
+        tolerance=1e-6,
     )
     expected = flat(*network.matrices(torch.from_numpy(run.theta.values[-1])).values())
     assert close(torch.tensor(ours) - flat(E, W), expected - flat(E, W), 1e-6)
