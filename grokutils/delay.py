@@ -413,7 +413,7 @@ def crossing(path: xr.Dataset, task: Task, threshold: float = 0.5, start: int = 
 
 
 def stored(name: str) -> xr.Dataset:
-    """Chapter 11's records: "predictions", and the "trainings" that were run after them to test them, (run, …).
+    """Chapter 13's records: "predictions", and the "trainings" that were run after them to test them, (run, …).
 
     Raises
     ------
@@ -424,6 +424,6 @@ def stored(name: str) -> xr.Dataset:
     path = Path(__file__).parent / "data" / f"delay_{name}.nc"
     if not path.exists():
         raise FileNotFoundError(
-            f"{path.name} is missing: book/4_beyond/make_records.py makes it, or install grokutils whole"
+            f"{path.name} is missing: python -m grokutils.experiments delay makes it, or install grokutils whole"
         )
     return records.load(path)

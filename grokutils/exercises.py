@@ -290,7 +290,7 @@ def _twins(p, s, splits=400):
 
 
 @_formula(
-    "11-4", "K",
+    "13-4", "K",
     draw=lambda rng: ((lambda J: J @ J.T)(rng.normal(size=(3, 6))),),
     right="Beyond it many steps of the linearized descent blow the residual up, below it they do not.",
     hint="look at one eigenvector of K at a time: by which number does a step multiply the residual along it?",

@@ -1,24 +1,29 @@
-"""The command line: ``python -m grokutils.experiments price [--path FILE]``."""
+"""The command line: ``python -m grokutils.experiments price [--path FILE]`` or ``… delay predict`` and then ``… delay train``."""
 
 import argparse
 
 import torch
 
-from . import price
+from . import delay, price
 from .running import run
-
-EXPERIMENTS = {"price": price}
 
 
 def main(arguments: list[str] | None = None) -> None:
     """Run one experiment, or what is left of it."""
     parser = argparse.ArgumentParser(prog="grokutils.experiments", description=__doc__)
-    parser.add_argument("name", choices=EXPERIMENTS)
-    parser.add_argument("--path", help="the records' file; the one that the book reads where it is left out")
+    names = parser.add_subparsers(dest="name", required=True)
+    of_price = names.add_parser("price", help="price curves")
+    of_price.add_argument(
+        "--path", help="the records' file; the one that the book reads where it is left out"
+    )
+    of_delay = names.add_parser("delay", help="predictions of the delay, then the runs that test them")
+    of_delay.add_argument("what", choices=delay.PATHS)
     given = parser.parse_args(arguments)
-    experiment = EXPERIMENTS[given.name]
     torch.set_num_threads(1)
-    run(experiment.CASES, experiment.measure, given.path or experiment.PATH)
+    if given.name == "delay":
+        delay.main(given.what)
+    else:
+        run(price.CASES, price.measure, given.path or price.PATH)
 
 
 if __name__ == "__main__":

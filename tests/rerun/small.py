@@ -128,7 +128,7 @@ SMALL = {
         "grid_widths": [5, 16],
         "grid_steps": 60,
     },
-    "book/4_beyond/11_predicting_the_delay": {
+    "book/5_when/13_predicting_the_delay": {
         "p": 7,
         "width": 32,
         "activation": "quadratic",

@@ -43,7 +43,7 @@ ANSWERS = {
     "08-2": (lambda k, a, b: -2 * k * (a - b), lambda k, a, b: -2 * (k * a - b)),
     "09-4": (lambda u, v: (u - 1j * v) / 2, lambda u, v: (u + 1j * v) / 2),
     "10-3": (lambda p, s: s * (p - 1) / p, lambda p, s: s),
-    "11-4": (lambda K: 1 / np.linalg.eigvalsh(K)[-1], lambda K: 1 / np.trace(K)),
+    "13-4": (lambda K: 1 / np.linalg.eigvalsh(K)[-1], lambda K: 1 / np.trace(K)),
 }
 
 every_exercise = pytest.mark.parametrize("name", exercises.REGISTRY)
