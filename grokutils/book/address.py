@@ -21,7 +21,8 @@ import importlib.util, os, subprocess, sys
 BOOK = "git+https://github.com/OWNER/REPOSITORY@main"
 BOOK = os.environ.get("GROKUTILS_ADDRESS", BOOK)
 found = importlib.util.find_spec("grokutils")
-if found is None or found.origin is None:  # a mere folder of that name is not the package
+# a mere folder of that name is not the package
+if found is None or found.origin is None:
     if "OWNER/" in BOOK:
         sys.exit(
             "This chapter needs grokutils, the book's helper package, and this copy of the\\n"
@@ -30,7 +31,8 @@ if found is None or found.origin is None:  # a mere folder of that name is not t
             "- or run `pip install PATH_OR_ADDRESS_OF_THE_BOOK` first;\\n"
             "- or set the environment variable GROKUTILS_ADDRESS to that address."
         )
-    pip = [sys.executable, "-m", "pip", "install", "--quiet", "--retries", "1", "--timeout", "20", BOOK]
+    options = ["--quiet", "--retries", "1", "--timeout", "20"]
+    pip = [sys.executable, "-m", "pip", "install", *options, BOOK]
     done = subprocess.run(pip, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
     if done.returncode:
         said = done.stdout.decode(errors="replace")[-1000:]
