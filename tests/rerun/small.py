@@ -138,8 +138,6 @@ SMALL = {
         "weight_decay": 1e-3,
         "lrs": [0.5],
         "remade": 1,
-        "table_p": 7,
-        "table_width": 48,
     },
     "book/errata": {
         "seed": 3,
