@@ -139,7 +139,7 @@ class Prediction:
         said = [_in_words(name, clock, end, self.pace) for name, clock in self.clocks.items()]
         if math.isfinite(self.memorized):
             said.append(f"It has memorized the training samples by step {self.memorized:,.0f}")
-        return ". ".join([*said, *(f"Warning: {note}" for note in self.warnings)]) + "."
+        return ". ".join([*said, *(f"Caution: {note}" for note in self.warnings)]) + "."
 
 
 def _in_words(name: str, clock: Clock, end: float, pace: float) -> str:
