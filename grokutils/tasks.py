@@ -157,9 +157,12 @@ def table(
     ----------
     entries : a square array or list of lists of integers from 0, or the path of a CSV file with such rows and no
         header. None, NaN or an empty cell leaves its pair out. There are as many classes as the largest entry says.
+    train_fraction : as in :func:`modular`.
+    seed : as in :func:`modular`.
+    dtype : as in :func:`modular`.
+    ordered : as in :func:`modular`.
+    representation : as in :func:`modular`.
     name : of the task; that of the file, or "table".
-
-    The others are those of :func:`modular`.
 
     Raises
     ------

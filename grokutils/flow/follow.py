@@ -69,7 +69,7 @@ def follow(
         that of the output 0.
     penalty : h in place of ½‖θ‖², so that the flow is that of L + 2λh.
     force : (θ) → (d,), added to dθ/dτ.
-    kind : of linearization, as for :func:`grokutils.linearize`; "auto" is structured or matrix-free.
+    kind : of linearization, as for :func:`~grokutils.linearization.linearize`; "auto" is structured or matrix-free.
     seconds : of processor time after which no further step begins.
     keep_theta : also keep θ at every step.
     callback : called with each step's record, a dict, and θ; the flow ends where it returns True.

@@ -3,9 +3,8 @@
 Many runs (seeds, splits and settings) train side by side.
 """
 
-from ..errors import DivergedError
 from .data import shuffled
 from .hooks import clamp_norm, filter_gradient, freeze
 from .loop import train
 
-__all__ = ["DivergedError", "clamp_norm", "filter_gradient", "freeze", "shuffled", "train"]
+__all__ = ["clamp_norm", "filter_gradient", "freeze", "shuffled", "train"]

@@ -69,7 +69,7 @@ def train(
     momentum : of "gd", in [0, 1); it makes time run 1/(1 − momentum) times faster.
     batch_size : samples of a minibatch, taken from a fresh order each epoch (:func:`shuffled`); None for all.
     label_noise : standard deviation of what is added to all training targets, anew in each step.
-    hooks : functions (state, step) around each step, which they make by ``step()``; see :mod:`.hooks` and
+    hooks : functions (state, step) around each step, which they make by ``step()``; see ``training.hooks`` and
         :class:`.general.State`. The first is the outermost.
     record_at : how many log-spaced records, or the steps to record; 0 and ``steps`` always are.
     keep_theta : also keep θ at every record.

@@ -5,7 +5,7 @@ import torch
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
-from grokutils import isolated, tasks
+from grokutils import errors, isolated, tasks
 from grokutils.activations import NAMED, activation
 from grokutils.isolated.closed_form import SCRATCH, Inputs, Motion
 
@@ -248,7 +248,7 @@ def test_a_motion_without_decay_fits():
 def test_duplicate_inputs_are_singular(function, seed, n, dtype):
     E, X, Y = problem(seed, n, 8, 3, 2 * n + 8)
     E, X, Y = E.to(dtype), torch.cat([X, X[:1]]).to(dtype), torch.cat([Y, Y[:1]]).to(dtype)
-    with pytest.raises(isolated.SingularGramError, match="More hidden units"):
+    with pytest.raises(errors.SingularGramError, match="More hidden units"):
         function(E, X, Y)
     assert torch.isfinite(function(E, X, Y, lam=0.1)).all()
 
@@ -256,7 +256,7 @@ def test_duplicate_inputs_are_singular(function, seed, n, dtype):
 def test_one_singular_member_of_a_batch_is_enough():
     E, X, Y = problem(0, 4, 3, 2, 12, batch=(3,))
     E[1] = 0
-    with pytest.raises(isolated.SingularGramError):
+    with pytest.raises(errors.SingularGramError):
         isolated.velocity(E, X, Y)
 
 

@@ -10,7 +10,7 @@ import pytest
 import torch
 import xarray as xr
 
-from grokutils import isolated, records, tasks
+from grokutils import errors, isolated, records, tasks
 from grokutils.isolated import recording, simulation
 
 TASK = tasks.modular(5, train_fraction=0.6)  # 9 training samples
@@ -380,7 +380,7 @@ def test_duplicate_inputs_stop_with_a_reason(method):
         TASK.X_test,
         TASK.Y_test,
     )
-    with pytest.raises(isolated.SingularGramError, match="numerically singular") as stopped:
+    with pytest.raises(errors.SingularGramError, match="numerically singular") as stopped:
         simulate(twice, method=method)
     assert isinstance(stopped.value.records, xr.Dataset)
     assert np.isfinite(simulate(twice, method=method, lam=0.1).cost).all()
@@ -388,7 +388,7 @@ def test_duplicate_inputs_stop_with_a_reason(method):
 
 def test_too_large_a_step_stops_with_a_reason():
     with pytest.raises(
-        isolated.DivergedError, match=r"step = 1: .*smaller step or method=\"adaptive\""
+        errors.DivergedError, match=r"step = 1: .*smaller step or method=\"adaptive\""
     ) as stopped:
         simulate(activation="softplus", step=1.0, tau_end=50)
     kept = stopped.value.records

@@ -8,7 +8,7 @@ import pytest
 import torch
 import xarray as xr
 
-from grokutils import losses, models, records, tasks, training
+from grokutils import errors, losses, models, records, tasks, training
 from grokutils.activations import activation
 from grokutils.training.batched import Batched
 from grokutils.training.data import rows
@@ -508,7 +508,7 @@ def test_single_outputs_have_no_accuracy():
 def test_a_diverging_run_stops_and_keeps_the_records(act, lr, what, hooks):
     net = models.two_layer(5, 8, 5, act)
     with pytest.raises(
-        training.DivergedError, match=rf"^run 1 \(seed = 0, .*lr = {lr:g},.*\) {what}"
+        errors.DivergedError, match=rf"^run 1 \(seed = 0, .*lr = {lr:g},.*\) {what}"
     ) as stopped:
         training.train(net, TASK, 500, lr=[0.01, lr], record_at=[1, 3], hooks=hooks)
     kept = stopped.value.records
@@ -534,14 +534,14 @@ def test_divergence_is_told_at_the_step_that_made_it(hooks):
         theta = torch.cat([E.flatten(), W.flatten()])
     assert 3 < step < 50
     with pytest.raises(
-        training.DivergedError, match=rf"left the finite numbers at step {step}: .* up to step 0 are"
+        errors.DivergedError, match=rf"left the finite numbers at step {step}: .* up to step 0 are"
     ):
         training.train(net, TASK, 2000, lr=30.0, record_at=[0, 1000], hooks=hooks)
 
 
 def test_a_start_without_a_finite_loss_says_that_there_is_no_record():
     start = torch.full((NET.d,), 1e200, dtype=torch.float64)
-    with pytest.raises(training.DivergedError, match=r"at step 0: .* No record was made") as stopped:
+    with pytest.raises(errors.DivergedError, match=r"at step 0: .* No record was made") as stopped:
         training.train(NET, TASK, 10, theta0=start)
     assert stopped.value.records.sizes["step"] == 0
 
