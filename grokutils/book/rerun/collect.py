@@ -54,7 +54,10 @@ def _rows(store: Store, case_id: str, values: dict, asked: dict[str, str]) -> li
         return [{"kind": "failed", "measured": store.failure(case_id)["error"]}]
     place = store.place(case_id)
     claims = [
-        {"kind": "claim", **{key: claim[key] for key in ("name", "verdict", "measured")}}
+        {
+            "kind": "claim",
+            **{key: claim.get(key) for key in ("name", "verdict", "measured")},
+        }  # proved: nothing measured
         for claim in read_json(place / "claims.json") or []
     ]
     good = {name: one for name, one in measures.kept(place).items() if not one["fault"]}
