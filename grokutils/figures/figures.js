@@ -502,7 +502,7 @@
     const script = html("script", { src: new URL("plotly.min.js", here) });
     script.onload = () => done(window.Plotly);
     script.onerror = failed;
-    document.head.append(script);
+    document.body.append(script);
   }));
   const PALETTE = ["#0072b2", "#d55e00", "#009e73", "#cc79a7", "#56b4e9", "#e69f00"];
 
