@@ -15,7 +15,7 @@ from itertools import islice
 
 import numpy as np
 import torch
-from scipy.optimize import brentq
+from scipy.optimize import brentq, minimize_scalar
 
 from . import fourier, zero_loss
 
@@ -300,3 +300,29 @@ def _edge(K):
         return math.log(np.linalg.norm(np.linalg.matrix_power(np.eye(len(K)) - 2 * lr * K, 64), 2))
 
     return brentq(growth, 0.5 / np.trace(K), 2 * len(K) / np.trace(K), xtol=1e-12)
+
+
+@_formula(
+    "11-2", "k",
+    draw=lambda rng: (rng.uniform(1, 4),),
+    right="ReLU has k = 1: both parts weigh the same. The quadratic unit has k = 2.",
+    hint="keep the unit's output, scale e up and w down, and ask when the squared norm no longer changes.",
+    tolerance=1e-4,
+)  # fmt: skip
+def _balance(k):
+    cheapest = minimize_scalar(lambda t: math.exp(2 * t) + math.exp(-2 * k * t), method="golden", tol=1e-10)
+    return math.exp(2 * (1 + k) * cheapest.x)  # |e|² ÷ |w|² with |w| = |e|^(−k)
+
+
+@_formula(
+    "17-3", "n", "m", "w",
+    draw=lambda rng: (int(rng.integers(2, 9)), int(rng.integers(1, 9)), rng.uniform(1e-4, 1e-2)),
+    right="So does losses.lam(\"squared_error\", Y, w).",
+    hint="PyTorch's mean divides the study's loss by the number of entries of Y; and the gradient of λ‖θ‖² is 2λθ.",
+)  # fmt: skip
+def _decay_of_the_study(n, m, w):
+    Y, F, theta = (torch.full(shape, 2.0, dtype=torch.float64) for shape in ((n, m), (n, m), (3,)))
+    F, theta = F.requires_grad_(), theta.requires_grad_()
+    torch.nn.functional.mse_loss(F + 1, Y).backward()  # one step of PyTorch: gradient of the mean, and w θ
+    of_the_sum = 2 * (F.detach() + 1 - Y)
+    return w * float(of_the_sum[0, 0] / F.grad[0, 0]) / 2

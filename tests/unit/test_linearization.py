@@ -266,7 +266,7 @@ def test_sharpness_is_the_top_of_the_hessian(name, loss):
     """Of the linearized network's mean loss, by automatic differentiation."""
     model, theta, X = case(name, 3)
     Y = torch.softmax(gaussian(5, 2, seed=1), 1)
-    task = tasks.regression(X, Y, X, Y)
+    task = tasks.from_tensors(X, Y, X, Y)
     J, F = linearize(model, theta, X, "dense").jacobian(), model(theta, X)
     mean = {"mse": torch.nn.functional.mse_loss, "cross_entropy": torch.nn.functional.cross_entropy}[loss]
     gradient = torch.func.grad(lambda s: mean(F + (J @ (s - theta)).view_as(F), Y))
