@@ -147,10 +147,10 @@ SMALL = {
     "book/6_what_for/17_your_own_network": {
         "p": 7,
         "train_fraction": 0.8,
-        "width": 24,
-        "init_scale": 1.0,
+        "width": 32,
+        "init_scale": 1.5,
         "lr": 0.5,
-        "weight_decay": 5e-3,
+        "weight_decay": 2e-3,
         "entropy_decay": 5e-3,
         "first_seed": 1,
         "n_seeds": 1,

@@ -7,6 +7,7 @@ import http.server
 import os
 import shutil
 import threading
+from contextlib import contextmanager
 from pathlib import Path
 
 import chapters
@@ -33,8 +34,21 @@ def site() -> Path:
 
 
 @pytest.fixture(scope="session")
-def addresses(site):
+def addresses(site, serve):
     """Where the site is, by scheme: served, and as files."""
+    with serve(site) as where:
+        yield where
+
+
+@pytest.fixture(scope="session")
+def serve():
+    """A folder of pages, served: ``with serve(folder) as addresses``."""
+    return _served
+
+
+@contextmanager
+def _served(site: Path):
+    """Addresses of a folder of pages, by scheme."""
     handler = functools.partial(_Quiet, directory=os.fspath(site))
     with http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
         threading.Thread(target=server.serve_forever, daemon=True).start()

@@ -112,7 +112,7 @@ FIGURES = {
 MOVING = list(FIGURES)[2:]
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def site(tmp_path_factory) -> Path:
     """One page with a figure of each kind, as Sphinx makes it of an executed notebook."""
     source, built = tmp_path_factory.mktemp("source"), tmp_path_factory.mktemp("site")
@@ -142,6 +142,13 @@ def site(tmp_path_factory) -> Path:
     Sphinx(source, source, built, built / ".doctrees", "html", status=None, warningiserror=True).build()
     shutil.copy(chapters.ROOT / "book/_static/favicon.ico", built)  # browsers ask for it
     return built
+
+
+@pytest.fixture(scope="module")
+def addresses(site, serve):
+    """Where this page is: the session's fixture may already stand for the book's site."""
+    with serve(site) as where:
+        yield where
 
 
 @pytest.fixture
