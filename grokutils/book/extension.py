@@ -62,6 +62,9 @@ def setup(app) -> dict:
     app.add_directive("modules", reference.Modules)
     app.connect("autodoc-process-docstring", reference.process_docstring)
     citing.register()
+    app.set_html_assets_policy(
+        "always"
+    )  # claims bring equations to pages that have none of their own; head.slim takes out
     app.connect("config-inited", _configure, priority=900)
     app.connect("config-inited", head.configure, priority=901)
     app.connect("config-inited", offers.configure, priority=902)
