@@ -125,7 +125,7 @@ def test_rules_page_lists_every_change(page, addresses):
 
 def test_first_page_takes_its_results_from_claims_and_has_a_card_for_each_chapter(page, addresses):
     page.goto(f"{addresses['http']}/book/intro.html")
-    measured = {claim["name"]: claim["measured"] for claim in wanted_claims()}
+    measured = {claim["name"]: claim.get("measured", "") for claim in wanted_claims()}
     results = page.locator(".finding-number")
     assert results.count() == 3
     for result in results.all():
