@@ -1,7 +1,10 @@
 """The same numbers everywhere: one thread, no screen, Hypothesis examples that repeat."""
 
 import os
+import signal
 
+# Where tests run in the background, Ctrl-C is ignored, by every process that they start as well.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 for pool in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):
     os.environ.setdefault(pool, "1")
 os.environ.setdefault("MPLBACKEND", "agg")
