@@ -67,7 +67,7 @@ pdf: $(READY) chromium ## the whole book as one PDF, printed by Chromium
 lab: $(READY) ## open the book in JupyterLab
 	@mkdir -p $(VENV)/share/jupyter/lab/settings # it would ask whether it may fetch news
 	@echo '{"@jupyterlab/apputils-extension:notification": {"fetchNews": "false", "checkForUpdates": false}}' > $(VENV)/share/jupyter/lab/settings/overrides.json
-	$(BIN)/jupyter lab --ip=127.0.0.1 book
+	$(BIN)/jupyter lab --ip=127.0.0.1 $(if $(filter 0,$(shell id -u)),--allow-root) book # in a container one is root
 
 .PHONY: notebooks
 notebooks: $(READY) ## execute again, in place, the chapters whose code changed
