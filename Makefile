@@ -142,9 +142,15 @@ chromium:
 bench: $(READY) ## speed, as ratios against named alternatives in the same run
 	$(BIN)/python -m benchmarks
 
+.PHONY: mutants
+mutants: $(READY) ## which changes of losses, linearization, flow and delay no test notices: hours; it carries on where it stopped
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check mutmut==3.8.1
+	$(ONE_THREAD) $(BIN)/mutmut run --max-children 2 $(MUTANTS)
+	$(BIN)/mutmut results
+
 .PHONY: clean
 clean: ## remove what was built; clean-all also removes the environments
-	rm -rf _build .pytest_cache .ruff_cache .hypothesis
+	rm -rf _build .pytest_cache .ruff_cache .hypothesis mutants
 
 .PHONY: clean-all
 clean-all: clean
