@@ -73,24 +73,21 @@ class Case:
     seed: int
 
 
+# In the order in which they decide the most rules. Left out for want of computing, so that nothing is claimed of them: other rules
+# for gelu, ReLU beyond p = 13, quadratic networks beyond p = 23.
 CASES = [
     Case(p, activation, rule, seed)
     for activation, rule, moduli in (
-        ("quadratic", "a + b", (11, 13)),
+        ("quadratic", "a + b", (11, 13, 17)),
         ("gelu", "a + b", (11,)),
-        ("quadratic", "a + b", (17,)),
         *(("quadratic", rule, (11,)) for rule in list(TABLES)[1:]),
         ("gelu", "a + b", (13,)),
-        ("quadratic", "a + b", (19,)),
         ("relu", "a + b", (11,)),
+        ("quadratic", "a + b", (19,)),
         ("gelu", "a + b", (17,)),
         ("quadratic", "a + b", (23,)),
         ("relu", "a + b", (13,)),
-        *(("gelu", rule, (11,)) for rule in list(TABLES)[1:]),
         ("gelu", "a + b", (19,)),
-        ("relu", "a + b", (17,)),
-        ("gelu", "a + b", (23,)),
-        ("quadratic", "a + b", (29,)),
     )
     for p in moduli
     for seed in SEEDS
