@@ -36,7 +36,7 @@ class TangentDescent:
     accuracy : of the result, relative to ‖θ‖.
     """
 
-    def __init__(self, model: Model, X: Tensor, accuracy: float = 1e-8):
+    def __init__(self, model: Model, X: Tensor, accuracy: float = 1e-11):
         self.model, self.X, self.accuracy = model, X, accuracy
         self._solver, self._mu = Multipliers(), None
 

@@ -56,6 +56,17 @@ class Setting:
     every: int = 5  # steps between looks
 
 
+class Linear(nn.Module):
+    """f(x) = Θx, without a random start."""
+
+    def __init__(self, d_in: int, d_out: int):
+        super().__init__()
+        self.weight = nn.Parameter(torch.ones(d_out, d_in))
+
+    def forward(self, x):
+        return x @ self.weight.mT
+
+
 class Diagonal(nn.Module):
     """f(x) = (u ⊙ v)·x."""
 
@@ -107,14 +118,14 @@ def _normal(seed: int, *shape: int) -> Tensor:
 
 
 def _linear(X: Tensor, truth: Tensor, X_test: Tensor, theta: Tensor, **options) -> Setting:
-    model = from_module(nn.Linear(X.shape[1], 1, bias=False))
+    model = from_module(Linear(X.shape[1], 1))
     return Setting(model, tasks.from_tensors(X, X @ truth, X_test, X_test @ truth), theta, **options)
 
 
 def sums(inputs: int, start: list[float], seed: int) -> Setting:
     """The study's toys: one sample (1, …, 1)."""
     task = tasks.sum_toy(inputs, seed=seed)
-    model = from_module(nn.Linear(inputs, 1, bias=False))
+    model = from_module(Linear(inputs, 1))
     return Setting(model, task, torch.tensor(start, dtype=torch.float64), lr=0.1, w=0.02, answer=NORM)
 
 
@@ -198,7 +209,7 @@ def logit_scale(seed: int) -> Setting:
     """Logistic regression on separable classes: the logits grow without end, and the held-out loss falls with them."""
     X, rest = _normal(seed, 60, 5), _normal(seed + 1, 300, 5)
     task = tasks.from_tensors(*_labelled(X), *_labelled(rest), classes=2)
-    model, slow = from_module(nn.Linear(5, 2, bias=False)), {"lr": 1.0, "w": 1e-6, "loss": "cross_entropy"}
+    model, slow = from_module(Linear(5, 2)), {"lr": 1.0, "w": 1e-6, "loss": "cross_entropy"}
     return Setting(
         model, task, 0.01 * _normal(seed + 2, 10), **slow, answer=OTHER, memorized=0.5, generalized=0.02
     )
