@@ -89,7 +89,8 @@ class Case:
     seed: int
 
 
-CASES = [Case(activation, seed) for seed in SEEDS for activation in SETTINGS]
+# Not predicted to generalize at all: gelu with seed 102. Another stands in its place.
+CASES = [Case(activation, seed) for seed in SEEDS for activation in SETTINGS] + [Case("gelu", 105)]
 
 
 @dataclass(frozen=True, eq=False)
@@ -272,13 +273,8 @@ def ran(at: Landed, name: str, tau_end: float) -> dict:
     run = trained(at, name, steps)
     tau, loss = pace * run.step.values, (run.test_loss / run.test_baseline).values
     if "noise" in name:  # of θ averaged over the steps around, or fluctuations would add to it
-        thetas = (
-            pd.DataFrame(run.theta.values)
-            .rolling(AVERAGED // EVERY, center=True, min_periods=1)
-            .mean()
-            .to_numpy()
-        )
-        F = at.model(torch.from_numpy(thetas), at.task.X_test)
+        smooth = pd.DataFrame(run.theta.values).rolling(AVERAGED // EVERY, center=True, min_periods=1).mean()
+        F = at.model(torch.tensor(smooth.to_numpy()), at.task.X_test)
         loss = ((F - at.task.Y_test).square().mean((1, 2)) / at.task.Y_test.square().mean()).numpy()
     grid = np.linspace(0, pace * steps, POINTS)
     end = torch.from_numpy(run.theta_end.values)
@@ -351,6 +347,31 @@ def stored(name: str) -> pd.DataFrame:
     """The rows of "predict", "run" or "ball" that the package holds, without curves."""
     held = records.load(PATHS[name])
     return held.drop_vars([key for key in held if "point" in held[key].dims]).to_dataframe()
+
+
+# What the rules compare --------------------------------------------------------------------------------------------
+
+RIVALS = ("norm", "flatness", "kernel", "distance")
+WITHIN, RIVALS_WITHIN = 0.03, 0.10
+
+
+def scores(told: pd.DataFrame, ran: pd.DataFrame) -> pd.DataFrame:
+    """Predictions beside their runs, one row an intervention and landed point, where the run itself (plain decay) generalizes.
+
+    ``tau`` and ``tau_ran``, NaN for never; ``error`` = tau ÷ tau_ran − 1; ``kept``; and for each rival ``by_…`` (slow time) and ``kept_…``.
+    """
+    keys = ["activation", "seed", "intervention"]
+    both = told.set_index(keys).join(ran.set_index(keys), rsuffix="_ran", how="inner").reset_index()
+    both["error"] = both.tau / both.tau_ran - 1
+    both["kept"] = agree(both.tau, both.tau_ran, WITHIN)
+    for rival in RIVALS:
+        both[f"kept_{rival}"] = agree(both[f"by_{rival}"], both.tau_ran, RIVALS_WITHIN)
+    return both
+
+
+def agree(tau: pd.Series, other: pd.Series, within: float) -> pd.Series:
+    """Whether both are never (NaN), or neither is and they differ by at most a share ``within`` of the second."""
+    return (tau.isna() & other.isna()) | ((tau / other - 1).abs() <= within)
 
 
 MAKERS: dict[str, Callable[[Case], list[dict]]] = {"predict": predict, "run": measure, "ball": ball}
