@@ -133,7 +133,7 @@ def modular(activation: str, p: int, width: int, seed: int) -> Setting:
     """The table of a + b."""
     model = two_layer(p, width, p, activation)
     task = tasks.modular(p, train_fraction=0.85, seed=seed)
-    return Setting(model, task, model.init(seed), lr=2.0, w=1e-3, answer=NORM, every=10)
+    return Setting(model, task, model.init(seed), lr=2.0, w=4e-4, answer=NORM, every=10)
 
 
 def few_samples(seed: int) -> Setting:
@@ -244,7 +244,7 @@ def slow_then_decayed(seed: int) -> Setting:
 SETTINGS: dict[str, Callable[[int], Setting]] = {
     "two weights, one sample": lambda seed: sums(2, [-1.0, 1.0], seed),
     "three weights, one sample": lambda seed: sums(3, [-1.5, 0.5, 2.0], seed),
-    "modular addition, gelu": lambda seed: modular("gelu", 9, 40, seed),
+    "modular addition, gelu": lambda seed: modular("gelu", 11, 64, seed),
     "modular addition, quadratic": lambda seed: modular("quadratic", 11, 48, seed),
     "linear regression, n < d, large start": few_samples,
     "diagonal network, sparse truth, large start": diagonal,
