@@ -90,7 +90,7 @@ class Case:
 
 
 # Not predicted to generalize at all: gelu with seed 102. Another stands in its place.
-CASES = [Case(activation, seed) for seed in SEEDS for activation in SETTINGS] + [Case("gelu", 105)]
+CASES = [Case("gelu", seed) for seed in (*SEEDS, 105)] + [Case("quadratic", seed) for seed in SEEDS]
 
 
 @dataclass(frozen=True, eq=False)
