@@ -18,7 +18,8 @@ def run(cases: Sequence, measure: Callable, path) -> xr.Dataset:
     Parameters
     ----------
     cases : dataclass instances with fields of numbers and texts; the fields become columns.
-    measure : case → list of rows, each a dict of numbers, texts and curves (arrays of one length) with the same keys.
+    measure : case → list of rows, each a dict of numbers, texts and curves (arrays of one length) with the same keys; no rows
+        where there is nothing to measure.
     path : .nc file; it holds the finished cases after each, whole or not at all.
 
     Returns
@@ -37,10 +38,11 @@ def run(cases: Sequence, measure: Callable, path) -> xr.Dataset:
             fields = asdict(case)
             if not held(table, fields):
                 rows = [{**fields, **row} for row in measure(case)]
-                table = joined(table, rows)
-                records.save(table, path)
+                if rows:
+                    table = joined(table, rows)
+                    records.save(table, path)
             bar.update()
-    return table
+    return xr.Dataset() if table is None else table
 
 
 def held(table: xr.Dataset | None, fields: dict) -> bool:
