@@ -238,3 +238,14 @@ def test_stored_predictions_were_made_before_their_runs():
     assert (both.when < both.when_ran).all()
     assert set(told.index.get_level_values("intervention")) == set(experiment.INTERVENTIONS)
     assert records.load(experiment.PATHS["run"]).sizes["point"] == experiment.POINTS
+
+
+def test_what_is_kept():
+    told = experiment.pd.Series([1.0, 1.0, math.nan, math.nan, 1.0])
+    ran = experiment.pd.Series([1.02, 1.2, math.nan, 1.0, math.nan])
+    assert experiment.agree(told, ran, 0.03).tolist() == [True, False, True, False, False]
+    scores = experiment.scores(experiment.stored("predict"), experiment.stored("run"))
+    plain = scores[scores.intervention == "plain decay"]
+    assert plain.tau_ran.notna().all(), "what does not generalize has no interventions"
+    assert (plain.by_norm == plain.tau).all()
+    assert scores.groupby(["activation", "seed"]).size().eq(len(experiment.INTERVENTIONS)).all()
