@@ -121,7 +121,9 @@ def measure(case: Case) -> list[dict]:
 
 def trained(model: TwoLayer, task: Task, seed: int, steps: int) -> xr.Dataset:
     """The run itself."""
-    return training.train(model, task, steps, **OPTIONS, seed=seed, record_at=range(0, steps, EVERY)).isel(run=0)
+    return training.train(model, task, steps, **OPTIONS, seed=seed, record_at=range(0, steps, EVERY)).isel(
+        run=0
+    )
 
 
 def right(F: Tensor, task: Task) -> float:

@@ -361,7 +361,7 @@ def scores(told: pd.DataFrame, ran: pd.DataFrame) -> pd.DataFrame:
     ``tau`` and ``tau_ran``, NaN for never; ``error`` = tau ÷ tau_ran − 1; ``kept``; and for each rival ``by_…`` (slow time) and ``kept_…``.
     """
     keys = ["activation", "seed", "intervention"]
-    both = told.set_index(keys).join(ran.set_index(keys), rsuffix="_ran", how="inner").reset_index()
+    both = told.set_index(keys).join(ran.set_index(keys).add_suffix("_ran"), how="inner").reset_index()
     both["error"] = both.tau / both.tau_ran - 1
     both["kept"] = agree(both.tau, both.tau_ran, WITHIN)
     for rival in RIVALS:
