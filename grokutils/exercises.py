@@ -315,6 +315,20 @@ def _balance(k):
 
 
 @_formula(
+    "12-2", "rate", "w",
+    draw=lambda rng: (rng.uniform(0.1, 2), rng.uniform(0.1, 2)),
+    right="No slow mode, and it is −1; no decay to speak of, and it is 0.",
+    hint="the mode vanishes as exp(−(rate + w)t), so its delay is a number over rate + w.",
+    tolerance=1e-4,
+)  # fmt: skip
+def _elasticity(rate, w):
+    def late(decay):  # when e^(−(rate + decay)t) has fallen to a half
+        return brentq(lambda t: math.exp(-(rate + decay) * t) - 0.5, 0, 100, xtol=1e-13, rtol=1e-13)
+
+    return math.log(late(w * 1.001) / late(w / 1.001)) / (2 * math.log(1.001))
+
+
+@_formula(
     "17-3", "n", "m", "w",
     draw=lambda rng: (int(rng.integers(2, 9)), int(rng.integers(1, 9)), rng.uniform(1e-4, 1e-2)),
     right="So does losses.lam(\"squared_error\", Y, w).",

@@ -144,6 +144,12 @@ SMALL = {
         "lam": 0.01,
         "tau_end": 2.0,
     },
+    "book/4_why/12_is_it_the_norm": {
+        "activation": "quadratic",
+        "seed": 101,
+        "remade": "random drift",
+        "digits_seed": 301,
+    },
     "book/6_what_for/17_your_own_network": {
         "p": 7,
         "train_fraction": 0.8,
