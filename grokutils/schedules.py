@@ -255,12 +255,12 @@ def steps_per_tau(ratio: float, share: float = 1.0, momentum: float = 0.0) -> fl
 
 
 def _condition(ratio: float, share: float) -> tuple[float, float]:
-    return _checks.real("ratio", ratio, 0, open_low=True) + 1, _checks.real("share", share, 0, 1, open_low=True)
+    return _checks.real("ratio", ratio, 0, open_low=True) + 1, _checks.real(
+        "share", share, 0, 1, open_low=True
+    )
 
 
-def _memorize(
-    model: Model, task: Task, theta: Tensor, lr: float, patience: int
-) -> tuple[Tensor, float, int]:
+def _memorize(model: Model, task: Task, theta: Tensor, lr: float, patience: int) -> tuple[Tensor, float, int]:
     """θ at memorization by heavy-ball steps without decay, the learning rate then, and the number of gradients.
 
     Sharpness grows on the way. Where the loss climbs to :data:`CLIMB` times its least, the step was past the limit: back to the
@@ -282,4 +282,6 @@ def _memorize(
                 return theta, lr, step
         velocity = EARLY_MOMENTUM * velocity + torch.autograd.grad(loss, at)[0]
         theta = theta - lr * velocity
-    raise GrokutilsError(f"has not memorized within {patience} steps, at lr = {lr:.3g}: give a memorized theta0")
+    raise GrokutilsError(
+        f"has not memorized within {patience} steps, at lr = {lr:.3g}: give a memorized theta0"
+    )

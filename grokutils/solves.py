@@ -143,7 +143,9 @@ def minimize_norm(
     solves = _checks.integer("solves", solves, 1)
     until = math.inf if until is None else _checks.real("until", until, 0, 1)
     if math.isfinite(until) and not task.classification:
-        raise ValueError(f"until = {until!r}: task '{task.name}' has no classes, so no accuracy; must be None")
+        raise ValueError(
+            f"until = {until!r}: task '{task.name}' has no classes, so no accuracy; must be None"
+        )
     damping = _checks.real("damping", damping, 0)
     seconds = math.inf if seconds is None else _checks.real("seconds", seconds, 0, open_low=True)
     _checks.one_of("kind", kind, KINDS)

@@ -1,10 +1,10 @@
-"""The command line: ``python -m grokutils.experiments price [--path FILE]`` or ``… delay predict`` and then ``… delay train``."""
+"""The command line: ``python -m grokutils.experiments price [--path FILE]``, ``… sooner`` or ``… delay predict`` and then ``… delay train``."""
 
 import argparse
 
 import torch
 
-from . import delay, price
+from . import delay, price, sooner
 from .running import run
 
 
@@ -18,10 +18,14 @@ def main(arguments: list[str] | None = None) -> None:
     )
     of_delay = names.add_parser("delay", help="predictions of the delay, then the runs that test them")
     of_delay.add_argument("what", choices=delay.PATHS)
+    of_sooner = names.add_parser("sooner", help="settings from theory, rivals, penalties and solves")
+    of_sooner.add_argument("--path", help="as for price")
     given = parser.parse_args(arguments)
     torch.set_num_threads(1)
     if given.name == "delay":
         delay.main(given.what)
+    elif given.name == "sooner":
+        run(sooner.CASES, sooner.measure, given.path or sooner.PATH)
     else:
         run(price.CASES, price.measure, given.path or price.PATH)
 
