@@ -229,7 +229,7 @@ def critical_momentum(ratio: float, share: float = 1.0) -> float:
         A ratio that is not positive, or a share outside (0, 1].
     """
     Q, c = _condition(ratio, share)
-    if Q <= 2 * c:
+    if 2 * c >= Q:
         return 0.0
     root = (Q - 2 * math.sqrt(c * (Q - c))) / (Q - 2 * c)  # of (1 − x)² Q = 2c(1 + x²), the smaller one
     return root**2

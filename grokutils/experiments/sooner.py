@@ -14,8 +14,8 @@ import torch
 from torch import Tensor
 
 from .. import flow, fourier, losses, records, schedules, tasks, training
-from ..errors import GrokutilsError
 from ..delay import predict_delay
+from ..errors import GrokutilsError
 from ..linearization import linearize
 from ..models import Model, mlp, two_layer
 from ..schedules import from_theory
@@ -497,3 +497,209 @@ def _powers(model: Model, theta: Tensor) -> Tensor:
 def stored() -> pd.DataFrame:
     """The rows that the package holds, as :func:`measure` makes them."""
     return records.load(PATH).to_dataframe()
+
+
+# What the rules say of the records -----------------------------------------------------------------------------------
+
+Verdict = tuple[str, bool | str]  # what was measured, and whether the rule holds
+MISSING: Verdict = ("not all of its runs have been made", "untestable")
+
+
+def pick(rows: pd.DataFrame, part: str, cell: str | None = None, method: str | None = None) -> pd.DataFrame:
+    """Rows of a part, without those that tell of searches."""
+    kept = (rows.part == part) & (rows.seed >= 0)
+    for name, value in (("cell", cell), ("method", method)):
+        if value is not None:
+            kept &= rows[name] == value
+    return rows[kept]
+
+
+def contest(rows: pd.DataFrame) -> pd.DataFrame:
+    """Gradients to half the held-out loss, one row for each cell and fresh seed, one column for each method; inf where never."""
+    held = pick(rows, "rivals").assign(evaluations=lambda part: part.evaluations.fillna(np.inf))
+    wide = held.pivot_table(
+        index=["cell", "seed"], columns="method", values="evaluations", aggfunc="min", dropna=False
+    )
+    return wide.dropna(how="all")
+
+
+def rivals_of(wide: pd.DataFrame) -> list[str]:
+    """The searched methods among its columns."""
+    return [method for method in wide.columns if method in GRIDS]
+
+
+def exponent(part: pd.DataFrame) -> float:
+    """Slope of log(median steps) in log(target)."""
+    median = part.groupby("level").measured.median().dropna()
+    return float(np.polyfit(np.log(median.index), np.log(median), 1)[0]) if len(median) > 2 else np.nan
+
+
+def verdicts(rows: pd.DataFrame) -> dict[str, Verdict]:
+    """Each of :data:`RULES` with what was measured and whether it holds."""
+    return {
+        **_verdicts_of_laws(rows),
+        **_verdicts_of_rivals(rows),
+        **_verdicts_of_equal_loss(rows),
+        **_verdicts_of_penalties(rows),
+        **_verdicts_of_solves(rows),
+    }
+
+
+def _verdicts_of_laws(rows: pd.DataFrame) -> dict[str, Verdict]:
+    laws = pick(rows, "laws")
+    found = {"plateau": MISSING, "steps": MISSING}
+    gd, heavy = (laws[laws.method == name] for name in ("gd", "heavy ball"))
+    if len(gd):
+        off = gd.train_loss / gd.level
+        found["plateau"] = (
+            f"measured over predicted {off.min():.2f} to {off.max():.2f} in {len(gd)} runs",
+            bool(off.between(1 / 1.5, 1.5).all()),
+        )
+    if len(gd) and len(heavy):
+        errors = [each.measured / each.predicted - 1 for each in (gd, heavy)]
+        found["steps"] = (
+            f"measured over predicted: gradient descent {errors[0].min():+.0%} to {errors[0].max():+.0%} in {len(gd)} runs, heavy ball "
+            f"{errors[1].min():+.0%} to {errors[1].max():+.0%} in {len(heavy)} runs",
+            bool((errors[0].abs() <= 0.05).all() and (errors[1].abs() <= 0.2).all()),
+        )
+    return found
+
+
+def _verdicts_of_rivals(rows: pd.DataFrame) -> dict[str, Verdict]:
+    found = {"rule-and-rivals": MISSING, "rule-and-default": MISSING, "controller": MISSING}
+    if not len(pick(rows, "rivals", method="rule")):
+        return found
+    wide = contest(rows)
+    searched = rivals_of(wide)
+    if len(searched):
+        judged = wide[wide[searched].notna().sum(axis=1) >= 5]
+        ratio = judged.rule / judged[searched].min(axis=1)
+        good, cells = int((ratio <= 2.5).sum()), judged.index.get_level_values("cell").nunique()
+        if len(ratio) >= 12:
+            found["rule-and-rivals"] = (
+                f"{good} of {len(ratio)} runs in {cells} cells; the median run takes {ratio.median():.1f} times the best rival's",
+                good >= len(ratio) * 11 / 12,
+            )
+        if "controller" in wide and "momentum" in wide:
+            both = wide[["controller", "momentum"]].dropna().groupby("cell").median()
+            found["controller"] = (
+                "; ".join(
+                    f"{cell}: {row.controller:.0f} and {row.momentum:.0f}" for cell, row in both.iterrows()
+                )
+                + " gradients (controller and momentum, medians)",
+                bool((both.controller >= both.momentum).all()) if len(both) >= 2 else "untestable",
+            )
+    if "default" in wide:
+        gain = (wide["default"] / wide.rule).dropna().groupby("cell").median()
+        found["rule-and-default"] = (
+            "; ".join(f"{cell}: {_about(value)} times fewer" for cell, value in gain.items()),
+            bool((gain >= 40).all()) if len(gain) >= 2 else "untestable",
+        )
+    return found
+
+
+def _about(value: float) -> str:
+    """Two digits."""
+    return f"{float(f'{value:.2g}'):g}"
+
+
+def _verdicts_of_equal_loss(rows: pd.DataFrame) -> dict[str, Verdict]:
+    found = {"equal-loss": MISSING, "equal-loss-law": MISSING}
+    last = pick(rows, "equal")
+    last = last[last.level == TARGETS[-1]].pivot_table(
+        index=["cell", "seed"], columns="method", values="measured"
+    )
+    if {"fixed", "then none"} <= {*last.columns}:
+        gain = (last.fixed / last["then none"]).dropna().groupby("cell").median()
+        if len(gain):
+            found["equal-loss"] = (
+                "; ".join(f"{cell}: {_about(value)} times fewer" for cell, value in gain.items()),
+                bool((gain >= 8).all()),
+            )
+    slopes = {
+        (cell, method): exponent(pick(rows, "equal", cell, method))
+        for cell in ("gelu", "quadratic")
+        for method in ("fixed", "critical")
+    }
+    slopes = {key: value for key, value in slopes.items() if np.isfinite(value)}
+    if slopes:
+        wanted = {"fixed": -0.5, "critical": -0.25}
+        found["equal-loss-law"] = (
+            "; ".join(f"{cell}, {method} momentum: {value:.2f}" for (cell, method), value in slopes.items()),
+            all(abs(value - wanted[method]) <= 0.1 for (_, method), value in slopes.items()),
+        )
+    return found
+
+
+def _verdicts_of_penalties(rows: pd.DataFrame) -> dict[str, Verdict]:
+    part = pick(rows, "penalties")
+    part = part[part.setting != ""]
+    if not len(part):
+        return {"penalties": MISSING, "penalties-sooner": MISSING}
+    both = part.dropna(subset=["predicted", "measured"])
+    error = (both.predicted / both.measured - 1).abs()
+    sparse = both.setting == "ℓ1"
+    names = {"smooth": error[~sparse], "ℓ1": error[sparse]}
+    told = "; ".join(f"{name}: {values.max():.1%} at most in {len(values)} runs" for name, values in names.items() if len(values))  # fmt: skip
+    wide = part.pivot_table(index="seed", columns="setting", values="evaluations", dropna=False)
+    ratio = wide.div(wide["ℓ2"], axis=0)
+    sooner = {name: ratio[name] for name in ("group", "ℓ1") if name in ratio}
+    ordered = (
+        bool((ratio["group"] < 1).all() and ~(ratio["ℓ1"] <= 1).any()) if len(sooner) == 2 else "untestable"
+    )
+    never = len(part) - len(both)
+    return {
+        "penalties": (
+            told + (f"; {never} runs without a clock in both" if never else ""),
+            bool((names["smooth"] <= 0.005).all() and (names["ℓ1"] <= 0.05).all()),
+        ),
+        "penalties-sooner": (
+            "; ".join(
+                f"{name}: {values.mean():.2f} times the steps of ℓ2"
+                if values.notna().any()
+                else f"{name}: never"
+                for name, values in sooner.items()
+            ),
+            ordered,
+        ),
+    }
+
+
+def _verdicts_of_solves(rows: pd.DataFrame) -> dict[str, Verdict]:
+    names = ("solves", "solves-large", "solves-controls", "solves-tanh", "solves-end")
+    found = dict.fromkeys(names, MISSING)
+    solved = pick(rows, "solves")
+    own = solved[~solved.setting.isin(("plan", "gradient descent"))]
+    within = (own.measured <= 13).groupby(own.cell).agg(["sum", "count"])
+    easy = [
+        cell for cell in ("gelu", "quadratic", "softplus", "relu", "three layers") if cell in within.index
+    ]
+    if "gelu" in easy:
+        told = "; ".join(f"{cell}: {within['sum'][cell]} of {within['count'][cell]}" for cell in easy)
+        share = within["sum"] / within["count"]
+        found["solves"] = told, bool(share["gelu"] >= 0.95 and (share[easy] >= 0.5).all())
+    large = solved[solved.cell == "p = 37"]
+    ours, plan, gd = (large[large.setting == name].set_index("seed") for name in ("until", "plan", "gradient descent"))  # fmt: skip
+    if len(plan):
+        enough = (large[~large.setting.isin(("plan", "gradient descent"))].measured <= 10).all()
+        to_plan, to_gd = (ours.seconds / other.seconds for other in (plan, gd))
+        found["solves-large"] = (
+            f"{', '.join(f'{n:.0f}' for n in ours.measured)} solves; {to_plan.mean():.2f} of the time of the plan, {to_gd.mean():.2f} of gradient descent's",
+            bool(enough and (to_plan.dropna() < 1).all() and (to_gd.dropna() <= 0.2).all()),
+        )
+    controls = pick(rows, "controls").groupby("method").accuracy.mean()
+    if len(controls) == 2:
+        told = "; ".join(f"{name}: {value:.0%}" for name, value in controls.items())
+        found["solves-controls"] = f"{told} right on average", bool((controls <= 0.25).all())
+    tanh = own[own.cell == "tanh"]
+    if len(tanh):
+        failed = tanh[~(tanh.accuracy >= 0.99)]
+        found["solves-tanh"] = (
+            f"{len(failed)} of {len(tanh)} runs are not there after 20 solves; the flow is in {int((failed.predicted >= 0.99).sum())} of them",
+            bool((failed.predicted < 0.99).all()) if len(failed) else "untestable",
+        )
+    ends = pick(rows, "ends")
+    if len(ends):
+        off = (ends.norm2 / ends.predicted - 1).abs()
+        found["solves-end"] = f"{off.max():.1%} at most in {len(ends)} runs", bool((off <= 0.02).all())
+    return found
