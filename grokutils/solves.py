@@ -29,13 +29,17 @@ from .flow.events import margins
 from .flow.follow import _check_limit, _check_start, _check_task, in_float64
 from .flow.multipliers import Multipliers
 from .linearization import KINDS, Linearization, Sides, linearize
+from .linearization.solving import FACTORED
 from .models import Model, TwoLayer
 from .schedules import spectrum
 from .tasks import Task
 
 SWITCHES = 8  # solutions of one step with other sides of the kinks, after which no kink is let go any more
-ACCURACY = 1e-6  # of ‖θ‖ that a solve may lose
-RIDGE = 1e-10  # ε over K_max where it should be 0: J⁺ of a J that has lost rank
+ACCURACY = {True: 1e-6, False: 1e-4}  # of ‖θ‖ that a solve may lose, where K is factored and where not
+RIDGE = {
+    True: 1e-10,
+    False: 1e-3,
+}  # ε over K_max of projected steps: J⁺ of a J that has lost rank; where K is not factored, λ > 0
 LOOKS = 4  # products with K that estimate K_max
 
 
@@ -74,7 +78,7 @@ def _end(lin, theta: Tensor, Y: Tensor, h: float, epsilon: float, solver) -> tup
     if solver is None:
         nu = lin.solve(u, lam=epsilon)
     else:
-        accuracy = ACCURACY * float(theta.norm())
+        accuracy = ACCURACY[Y.numel() <= FACTORED] * float(theta.norm())
         nu = solver.solve(lin, u, 1.0, epsilon, torch.zeros_like(u), accuracy)
     return start + lin.free(lin.vjp(nu)), nu
 
@@ -89,6 +93,7 @@ def minimize_norm(
     h: float = 0.5,
     landing: int = 3,
     damping: float = 3e-3,
+    ridge: float | None = None,
     solves: int = 20,
     until: float | None = None,
     kind: str = "auto",
@@ -109,6 +114,8 @@ def minimize_norm(
     h : of each projected step, in (0, 1); h/(1 − h) is its slow time.
     landing : steps before, with h = 0; 0 for a network that has memorized.
     damping : ε of these, over the largest eigenvalue of K.
+    ridge : ε of projected steps, over the largest eigenvalue of K; where it is left out 1e-10 while K is factored (up to 2500
+        outputs), 1e-3 where its equations are searched. ε is λ/h: the descent is that of L_λ.
     solves : in all, landing included.
     until : held-out accuracy at which to end, or None.
     kind : of linearization, as for :func:`~grokutils.linearization.linearize`; "auto" is structured or matrix-free.
@@ -140,6 +147,7 @@ def minimize_norm(
     _check_limit(model, task, losses.squared_error, None)
     h = _checks.real("h", h, 0, 1, open_low=True, open_high=True)
     landing = _checks.integer("landing", landing, 0)
+    ridge = RIDGE[task.Y_train.numel() <= FACTORED] if ridge is None else _checks.real("ridge", ridge, 0)
     solves = _checks.integer("solves", solves, 1)
     until = math.inf if until is None else _checks.real("until", until, 0, 1)
     if math.isfinite(until) and not task.classification:
@@ -156,7 +164,8 @@ def minimize_norm(
     began, ended = time.process_time(), "solves"
     try:
         for number in range(solves):
-            theta = run.solve(theta, *((h, RIDGE) if number >= landing else (0.0, max(damping, RIDGE))))
+            slide = number >= landing
+            theta = run.solve(theta, h if slide else 0.0, ridge if slide else damping)
             row = run.record(theta)
             if callback is not None and callback(row, theta):
                 ended = "callback"

@@ -56,4 +56,7 @@ def joined(table: xr.Dataset | None, rows: list[dict]) -> xr.Dataset:
     """``table`` with more rows."""
     columns = {name: ("row", [row[name] for row in rows]) for name in rows[0]}
     new = xr.Dataset(columns, attrs=records.provenance())
-    return new if table is None else xr.concat([table, new], dim="row", combine_attrs="override")
+    if table is None:
+        return new
+    # what a file said of its texts' lengths would cut longer ones
+    return xr.concat([table.drop_encoding(), new], dim="row", combine_attrs="override").drop_encoding()
