@@ -29,8 +29,9 @@ PATH = str(files("grokutils") / "data" / "sooner.nc")
 RULES = {
     "plateau": "When the held-out loss is halved, the training loss of gradient descent is that of the plateau formula at memorization "
     "within a factor 1.5: every run, at tolerated losses of 3e-2, 3e-3 and 3e-4 of the output 0's.",
-    "steps": "From memorization, at .7 of the stable learning rate, gradient descent takes the q/2c steps per unit of the slow flow's "
-    "time, within 5 %, and heavy ball at its critical momentum s·√(q/c)/2 steps in all, with s − ln(1 + s) that time, within 20 %: every run.",
+    "steps": "From memorization, at .7 of the stable learning rate, gradient descent takes q/2c steps per unit of the slow flow's "
+    "time, within 5 %: every run.",
+    "steps-heavy-ball": "Heavy ball at its critical momentum takes s·√(q/c)/2 steps in all, with s − ln(1 + s) the slow flow's time, within 20 %: every run.",
     "rule-and-rivals": "On fresh seeds the rule takes at most 2.5 times the gradients of the best searched rival of that run, its own spectra "
     "included, in at least 11 of 12 runs.",
     "rule-and-default": "On fresh seeds the rule takes at most 1/40 of the gradients of the book's default (lr 1, weight decay 1e-4): the median run of every cell.",
@@ -42,10 +43,10 @@ RULES = {
     "critical one: exponents over 1e-2 to 1e-5 (least squares, medians of runs) within .1.",
     "penalties": "The slow time at which the held-out loss is halved is that of the penalty's own slow flow within .5 %, for ℓ1 within 5 %: every run.",
     "penalties-sooner": "At equal plateau loss the group norm of hidden units needs fewer steps than ℓ2, and ℓ1 more: every run.",
-    "solves": "From random weights to 99 % of the held-out pairs in at most 13 solves: at least 95 % of 40 runs (gelu), and half of the runs or more of "
-    "each of quadratic, softplus, ReLU and the three-layer network.",
-    "solves-large": "p = 37, 512 quadratic units: 99 % of the held-out pairs in at most 10 solves, in at most 1/5 of the processor time of gradient "
-    "descent with the plan's decay, its share of the stable learning rate and no momentum (one run), and in less than that of the plan's own momentum (every run).",
+    "solves": "From random weights to 99 % of the held-out pairs in at most 13 solves: at least 95 % of 40 runs (gelu).",
+    "solves-others": "The same in half of the runs or more of each of quadratic, softplus, ReLU and the three-layer network.",
+    "solves-large": "p = 37, 512 quadratic units: 99 % of the held-out pairs in at most 10 solves: every run.",
+    "solves-large-time": "There, in at most 1/5 of the processor time of gradient descent with the plan's decay, its share of the stable learning rate and no momentum, and in less than that of the plan's own momentum: every run.",
     "solves-controls": "A random table and shuffled labels: after 20 solves no more than a quarter of the held-out pairs are right, on average over runs.",
     "solves-tanh": "Where tanh is not at 99 % after 20 solves, neither is its slow flow from a memorized point at slow time 8: every run.",
     "solves-end": "Forty solves end where the slow flow from a trained network ends: squared norms within 2 %, every run.",
@@ -125,8 +126,8 @@ CASES = [
     *(Case("laws", "quadratic", method) for method in ("heavy ball", "gd")),
     Case("solves", "three layers", "solves"),
     *(Case("rivals", "gelu, p = 17", method) for method in GRIDS),
-    Case("penalties", "gelu", "small steps"),
     Case("solves", "p = 113", "solves"),
+    Case("penalties", "gelu", "small steps"),
 ]
 
 COLUMNS = ("seed", "level", "evaluations", "accuracy_at", "predicted", "measured", "train_loss", "norm2", "accuracy", "seconds", "spent")  # fmt: skip
@@ -412,7 +413,7 @@ def _solves(case: Case, few: int | None) -> list[dict]:
         if case.cell == "tanh":
             rows[-1] |= {"predicted": flow_accuracy(model, data, seed, TAU_TANH)}
         if case.cell == "p = 37":
-            rows += trained_rows(model, data, seed, both=seed == first)
+            rows += trained_rows(model, data, seed)
     return rows
 
 
@@ -443,17 +444,17 @@ def flow_accuracy(model: Model, data: Task, seed: int, tau: float) -> float:
     return float(path.test_accuracy[-1])
 
 
-def trained_rows(model: Model, data: Task, seed: int, both: bool) -> list[dict]:
-    """The plan with its momentum, and for ``both`` without: gradients and processor seconds until 99 % of the held-out pairs are right."""
+def trained_rows(model: Model, data: Task, seed: int) -> list[dict]:
+    """The plan with its momentum, and without: gradients and processor seconds until 99 % of the held-out pairs are right."""
+    from_theory(model, data, seed=seed)  # the first call of a process also loads what it needs
     began = time.process_time()
     plan = from_theory(model, data, seed=seed)
     first, rows = time.process_time() - began, []
     for name, beta in (("plan", plan.after.momentum), ("gradient descent", 0.0)):
-        if beta or both:
-            lr, began = plan.after.lr * (1 + beta) / (1 + plan.after.momentum), time.process_time()
-            reached = _until_right(model, data, plan.theta, lr, beta, plan.after.weight_decay, 2000)
-            seconds = first + time.process_time() - began
-            rows.append(_row(seed, name, evaluations=plan.evaluations + reached, seconds=seconds))
+        lr, began = plan.after.lr * (1 + beta) / (1 + plan.after.momentum), time.process_time()
+        reached = _until_right(model, data, plan.theta, lr, beta, plan.after.weight_decay, 2000)
+        seconds = first + time.process_time() - began
+        rows.append(_row(seed, name, evaluations=plan.evaluations + reached, seconds=seconds))
     return rows
 
 
@@ -569,7 +570,7 @@ def verdicts(rows: pd.DataFrame) -> dict[str, Verdict]:
 
 def _verdicts_of_laws(rows: pd.DataFrame) -> dict[str, Verdict]:
     laws = pick(rows, "laws")
-    found = {"plateau": MISSING, "steps": MISSING}
+    found = {"plateau": MISSING, "steps": MISSING, "steps-heavy-ball": MISSING}
     gd, heavy = (laws[laws.method == name] for name in ("gd", "heavy ball"))
     if len(gd):
         off = gd.train_loss / gd.level
@@ -577,13 +578,14 @@ def _verdicts_of_laws(rows: pd.DataFrame) -> dict[str, Verdict]:
             f"measured over predicted {off.min():.2f} to {off.max():.2f} in {len(gd)} runs",
             bool(off.between(1 / 1.5, 1.5).all()),
         )
-    if len(gd) and len(heavy):
-        errors = [each.measured / each.predicted - 1 for each in (gd, heavy)]
-        found["steps"] = (
-            f"measured over predicted: gradient descent {errors[0].min():+.0%} to {errors[0].max():+.0%} in {len(gd)} runs, heavy ball "
-            f"{errors[1].min():+.0%} to {errors[1].max():+.0%} in {len(heavy)} runs",
-            bool((errors[0].abs() <= 0.05).all() and (errors[1].abs() <= 0.2).all()),
-        )
+    for name, part, allowed in (("steps", gd, 0.05), ("steps-heavy-ball", heavy, 0.2)):
+        if len(part):
+            error = part.measured / part.predicted - 1
+            told = f"by {error.min():+.0%} to {error.max():+.0%}" if error.abs().max() > 0.01 else f"by at most {error.abs().max():.1%}"  # fmt: skip
+            found[name] = (
+                f"measured and predicted steps differ {told} in {len(part)} runs",
+                bool((error.abs() <= allowed).all()),
+            )
     return found
 
 
@@ -611,8 +613,10 @@ def _verdicts_of_rivals(rows: pd.DataFrame) -> dict[str, Verdict]:
                 + " gradients (controller and momentum, medians)",
                 bool((both.controller >= both.momentum).all()) if len(both) >= 2 else "untestable",
             )
-    if "default" in wide:
-        gain = (wide["default"] / wide.rule).dropna().groupby("cell").median()
+    if (
+        "default" in wide
+    ):  # a default that had not generalized when it was given up counts with the steps that it had made
+        gain = (wide["default"].replace(np.inf, LONG) / wide.rule).dropna().groupby("cell").median()
         found["rule-and-default"] = (
             "; ".join(f"{cell}: {_about(value)} times fewer" for cell, value in gain.items()),
             bool((gain >= 40).all()) if len(gain) >= 2 else "untestable",
@@ -694,26 +698,38 @@ def own_solves(rows: pd.DataFrame) -> pd.DataFrame:
 
 
 def _verdicts_of_solves(rows: pd.DataFrame) -> dict[str, Verdict]:
-    names = ("solves", "solves-large", "solves-controls", "solves-tanh", "solves-end")
+    names = (
+        "solves",
+        "solves-others",
+        "solves-large",
+        "solves-large-time",
+        "solves-controls",
+        "solves-tanh",
+        "solves-end",
+    )
     found = dict.fromkeys(names, MISSING)
     solved = pick(rows, "solves")
     own = own_solves(rows)
     within = (own.measured <= 13).groupby(own.cell).agg(["sum", "count"])
-    easy = [
-        cell for cell in ("gelu", "quadratic", "softplus", "relu", "three layers") if cell in within.index
-    ]
-    if "gelu" in easy:
-        told = "; ".join(f"{cell}: {within['sum'][cell]} of {within['count'][cell]}" for cell in easy)
-        share = within["sum"] / within["count"]
-        found["solves"] = told, bool(share["gelu"] >= 0.95 and (share[easy] >= 0.5).all())
+    others = [cell for cell in ("quadratic", "softplus", "relu", "three layers") if cell in within.index]
+    share = within["sum"] / within["count"]
+    if "gelu" in within.index:
+        found["solves"] = f"{within['sum']['gelu']} of {within['count']['gelu']}", bool(share["gelu"] >= 0.95)
+    if others:
+        told = "; ".join(f"{cell}: {within['sum'][cell]} of {within['count'][cell]}" for cell in others)
+        found["solves-others"] = told, bool((share[others] >= 0.5).all())
     large = solved[(solved.cell == "p = 37") & (solved.method == "second form")]
     ours, plan, gd = (large[large.setting == name].set_index("seed") for name in ("until", "plan", "gradient descent"))  # fmt: skip
     if len(plan):
-        enough = (large[~large.setting.isin(("plan", "gradient descent"))].measured <= 10).all()
-        to_plan, to_gd = (ours.seconds / other.seconds for other in (plan, gd))
+        count = large[~large.setting.isin(("plan", "gradient descent"))].measured
         found["solves-large"] = (
-            f"{', '.join(f'{n:.0f}' for n in ours.measured)} solves; {to_plan.mean():.2f} of the time of the plan, {to_gd.mean():.2f} of gradient descent's",
-            bool(enough and (to_plan.dropna() < 1).all() and (to_gd.dropna() <= 0.2).all()),
+            f"{', '.join('more than 20' if np.isnan(n) else f'{n:.0f}' for n in count)} solves",
+            bool((count <= 10).all()),
+        )
+        to_plan, to_gd = ((ours.seconds / other.seconds).dropna() for other in (plan, gd))
+        found["solves-large-time"] = (
+            f"{to_gd.mean():.1f} of the time of gradient descent, {to_plan.mean():.1f} of the plan's, on average",
+            bool((to_plan < 1).all() and (to_gd <= 0.2).all()),
         )
     controls = pick(rows, "controls").groupby("method").accuracy.mean()
     if len(controls) == 2:
