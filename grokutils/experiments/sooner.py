@@ -79,7 +79,7 @@ CELLS: dict[str, tuple[Model, int, float]] = {
     "softplus": (two_layer(11, 96, 11, "softplus"), 11, 0.85),
     "tanh": (two_layer(11, 96, 11, "tanh"), 11, 0.85),
     "p = 37": (two_layer(37, 512, 37, "quadratic"), 37, 0.8),
-    "p = 113": (two_layer(113, 512, 113, "quadratic"), 113, 0.6),
+    "p = 113": (two_layer(113, 1024, 113, "quadratic"), 113, 0.3),  # d ≥ nm asks for as many units
 }
 RIVALRY = ("gelu", "quadratic", "relu", "three layers", "gelu, p = 17")
 SEARCH, FRESH = (50_000,), range(40_000, 40_003)  # seeds that rivals are searched and judged on

@@ -45,8 +45,8 @@ def test_a_step_is_implicit_eulers_on_the_slow_flow(s):
 def test_small_steps_follow_the_slow_flow():
     start = landing(NET, NET.init(3), TASK.X_train, TASK.Y_train)
     start = start if isinstance(start, torch.Tensor) else torch.as_tensor(start.theta_end.values)
-    solved = minimize_norm(NET, TASK, theta0=start, landing=0, h=0.02, solves=25)
-    path = follow(NET, start, TASK, lam=0, tau_end=float(solved.tau[-1]))
+    solved = minimize_norm(NET, TASK, theta0=start, landing=0, h=0.02, solves=15)
+    path = follow(NET, start, TASK, lam=0, tau_end=float(solved.tau[-1]), tolerance=1e-3)
     assert float(solved.norm2[-1]) == pytest.approx(float(path.norm2[-1]), rel=5e-3)
 
 
@@ -55,7 +55,7 @@ def test_norm_falls_on_the_zero_loss_set_and_kinds_agree():
     np.testing.assert_allclose(ends[0].norm2, ends[1].norm2, rtol=1e-4)
     run = ends[0]
     assert (np.diff(run.norm2[6:]) < 0).all()
-    assert run.residual[-1] < 0.05 * TASK.Y_train.norm()
+    assert float(run.residual[-1]) < 0.05 * float(TASK.Y_train.norm())
     assert run.attrs["ended"] == "solves"
     assert run.attrs["products"] > 12
     assert run.tau[-1] == 9
@@ -80,7 +80,7 @@ def test_it_ends_when_told():
 
 def test_what_was_reached_is_in_the_error():
     with pytest.raises(StoppedError) as caught:
-        minimize_norm(NET, TASK, theta0=1e160 * NET.init(0), landing=0, solves=2)
+        minimize_norm(NET, TASK, theta0=0 * NET.init(0), solves=2)  # K = 0
     assert caught.value.records.sizes["step"] == 1
 
 
