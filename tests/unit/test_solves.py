@@ -6,10 +6,20 @@ import numpy as np
 import pytest
 import torch
 
-from grokutils import follow, from_tensors, linearize, minimize_norm, mlp, modular, training, two_layer
+from grokutils import (
+    follow,
+    from_tensors,
+    linearize,
+    minimize_norm,
+    mlp,
+    modular,
+    records,
+    training,
+    two_layer,
+)
 from grokutils.errors import StoppedError
 from grokutils.experiments import rivals, sooner
-from grokutils.flow import landing
+from grokutils.experiments.running import run
 from grokutils.solves import projected_step
 
 NET = two_layer(5, 32, 5, "gelu")
@@ -43,8 +53,9 @@ def test_a_step_is_implicit_eulers_on_the_slow_flow(s):
 
 
 def test_small_steps_follow_the_slow_flow():
-    start = landing(NET, NET.init(3), TASK.X_train, TASK.Y_train)
-    start = start if isinstance(start, torch.Tensor) else torch.as_tensor(start.theta_end.values)
+    start = torch.from_numpy(
+        minimize_norm(NET, TASK, seed=3, landing=12, damping=0.0, solves=12).theta_end.values
+    )
     solved = minimize_norm(NET, TASK, theta0=start, landing=0, h=0.02, solves=15)
     path = follow(NET, start, TASK, lam=0, tau_end=float(solved.tau[-1]), tolerance=1e-3)
     assert float(solved.norm2[-1]) == pytest.approx(float(path.norm2[-1]), rel=5e-3)
@@ -192,6 +203,19 @@ def test_steps_from_rest_are_those_of_a_mode():
     assert sooner.steps_from_rest(2.0, q) == pytest.approx(steps, abs=2)
     with pytest.raises(ValueError, match="columns"):
         sooner._row(1, nothing=3)
+
+
+def test_texts_of_later_cases_are_not_cut(tmp_path):
+    cases = [
+        sooner.Case("a", "b", "c"),
+        sooner.Case("longer", "than the", "first"),
+        sooner.Case("d", "e", "f"),
+    ]
+    for case in cases:
+        table = run([case], lambda case: [{"setting": case.part}], tmp_path / "rows.nc")
+    assert table.part.values.tolist() == ["a", "longer", "d"]
+    stored = records.load(tmp_path / "rows.nc")
+    assert stored.cell.values.tolist() == ["b", "than the", "e"]
 
 
 def test_the_parts_of_the_experiment_make_rows(monkeypatch):
