@@ -82,13 +82,18 @@ class Plan:
         return steps_per_tau(self.ratio, AFTER, self.after.momentum)
 
     def __str__(self) -> str:
-        rows = (f"{name}: {stage}" for name, stage in (("before", self.before), ("after", self.after)))
+        rows = [
+            f"{name}: lr {stage.lr:.3g}, weight decay {stage.weight_decay:.2g}, momentum {stage.momentum:.3g}"
+            for name, stage in (("before", self.before), ("after", self.after))
+        ]
         return "\n".join(
             [
                 *rows,
-                f"It rests on: lam = {self.lam:.3g} from the plateau loss λ²‖(K + λ)⁻¹Jθ‖², {self.plateau:.3g} of the output 0's; "
-                f"{BEFORE:g} and {AFTER:g} of the largest stable learning rate 2(1 + momentum)/sharpness; critical damping of the "
-                f"slowest mode at K_max/lam = {self.ratio:.3g}, so {self.steps_per_tau:.3g} steps for one unit of slow time. "
+                "It rests on:",
+                f"- lam = {self.lam:.3g}, whose plateau loss λ²‖(K + λ)⁻¹Jθ‖² is {self.plateau:.2g} of the output 0's;",
+                f"- {BEFORE:g} and {AFTER:g} of the largest stable learning rate, 2(1 + momentum)/sharpness;",
+                f"- critical damping of the slowest mode at K_max/lam = {self.ratio:.3g}:",
+                f"  {self.steps_per_tau:.3g} steps for one unit of slow time.",
                 f"Spent: {self.steps} gradient steps until memorized, {self.products} products with K.",
             ]
         )
