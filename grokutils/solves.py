@@ -213,7 +213,7 @@ class _Solves:
                 E, W = model.matrices(at).values()
                 other = sides.fitting(X @ E, nu @ W.mT, 1.0, model.kinks, attempt >= SWITCHES)
             if other is None:
-                self.tau, self.pinned = self.tau + h / (1 - h), sides and sides.pinned
+                self.tau, self.pinned = self.tau + h / (1 - h), None if sides is None else sides.pinned
                 return at
             sides, attempt = other, attempt + 1
 
