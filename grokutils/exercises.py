@@ -329,6 +329,16 @@ def _elasticity(rate, w):
 
 
 @_formula(
+    "16-1", "h",
+    draw=lambda rng: (rng.uniform(0.05, 0.95),),
+    right="h = 1/2 is one unit of slow time.",
+    hint="without any data J is empty: compare (1 − h)θ with an implicit Euler step of θ′ = −θ.",
+)  # fmt: skip
+def _slow_time_of_a_step(h):
+    return brentq(lambda s: (1 - h) + s * (1 - h) - 1, 0, 1e3, xtol=1e-12)  # θ₊ = θ − sθ₊ with θ = 1
+
+
+@_formula(
     "17-3", "n", "m", "w",
     draw=lambda rng: (int(rng.integers(2, 9)), int(rng.integers(1, 9)), rng.uniform(1e-4, 1e-2)),
     right="So does losses.lam(\"squared_error\", Y, w).",

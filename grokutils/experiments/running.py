@@ -63,5 +63,5 @@ def joined(table: xr.Dataset | None, rows: list[dict]) -> xr.Dataset:
     new = xr.Dataset(columns, attrs=records.provenance())
     if table is None:
         return new
-    # without the encoding, which would cut texts that are longer than those of the file
-    return xr.concat([table.drop_encoding(), new], dim="row", combine_attrs="override")
+    # what a file said of its texts' lengths would cut longer ones
+    return xr.concat([table.drop_encoding(), new], dim="row", combine_attrs="override").drop_encoding()

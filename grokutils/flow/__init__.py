@@ -7,14 +7,16 @@ without decay.
 
 from .events import Event, held_out_accuracy, held_out_loss, memorized
 from .follow import follow
-from .penalties import Decay, GroupNorms, Penalty, WeightedDecay
+from .penalties import Decay, GroupNorms, NuclearNorms, Penalty, ProductNorm, WeightedDecay
 from .reference import landing, reference
 
 __all__ = [
     "Decay",
     "Event",
     "GroupNorms",
+    "NuclearNorms",
     "Penalty",
+    "ProductNorm",
     "WeightedDecay",
     "follow",
     "held_out_accuracy",

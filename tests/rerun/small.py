@@ -150,6 +150,18 @@ SMALL = {
         "remade": "random drift",
         "digits_seed": 301,
     },
+    "book/6_what_for/16_grok_sooner": {
+        "p": 7,
+        "width": 48,
+        "activation": "quadratic",
+        "train_fraction": 0.85,
+        "seed": 1,
+        "tolerated_loss": 0.02,
+        "lr": 2.0,
+        "weight_decay": 1e-3,
+        "patience": 1500,
+        "remade": 1,
+    },
     "book/6_what_for/17_your_own_network": {
         "p": 7,
         "train_fraction": 0.8,

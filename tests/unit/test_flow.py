@@ -318,13 +318,28 @@ def test_singular_start_stops_with_its_record():
 def test_penalties_have_the_gradients_that_they_say():
     model, theta, _ = small()
     groups = torch.arange(model.d) % 4
-    for penalty in (DECAY, flow.WeightedDecay(model, {"E": 3.0}), flow.GroupNorms(groups, 0.1)):
+    penalties = (DECAY, flow.WeightedDecay(model, {"E": 3.0}), flow.GroupNorms(groups, 0.1))
+    for penalty in (*penalties, flow.ProductNorm(model), flow.NuclearNorms(model, 0.1)):
         change = [
             (penalty.value(theta + 1e-6 * e) - penalty.value(theta - 1e-6 * e)) / 2e-6
             for e in torch.eye(model.d, dtype=torch.float64)
         ]
         numeric = torch.tensor(change, dtype=torch.float64)
         torch.testing.assert_close(penalty.gradient(theta), numeric, rtol=1e-6, atol=1e-6)
+
+
+def test_the_product_of_norms_is_blind_to_balance_and_nuclear_norms_bend_radially():
+    model, theta, _ = small()
+    product, nuclear = flow.ProductNorm(model), flow.NuclearNorms(model, 1e-6)
+    E, W = model.matrices(theta).values()
+    assert product.value(model.flat(E=2 * E, W=W / 2)) == pytest.approx(product.value(theta))
+    assert product.value(theta) == pytest.approx(float(E.norm() * W.norm()))
+    torch.testing.assert_close(product.metric(theta) * theta, product.gradient(theta))
+    along = float((nuclear.metric(theta) * theta) @ theta)
+    assert along == pytest.approx(nuclear.value(theta), rel=1e-6)
+    assert float(nuclear.gradient(theta) @ theta) == pytest.approx(along, rel=1e-6)
+    with pytest.raises(ValueError, match="must be a matrix"):
+        flow.NuclearNorms(models.mlp([2, 3, 1], bias=True))
 
 
 def test_a_flow_under_another_penalty_is_gradient_descent_on_it():
