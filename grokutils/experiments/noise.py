@@ -210,8 +210,8 @@ def trained(case: dict, foretold: xr.Dataset) -> dict:
     pace, first = float(foretold.pace), int(foretold.memorized)
     best = float(foretold["whole"] if case["kind"] in ("adamw", "l2") else foretold["plain"])
     told = [float(foretold[name]) for name in LAWS[2:]] + [best]
-    span = np.nanmax(told) * LONGER if np.isfinite(told).any() else TAU_END[case["kind"]] / 2
-    steps = round(span / pace) + 100
+    end = np.nanmax(told) * LONGER if np.isfinite(told).any() else pace * first + TAU_END[case["kind"]] / 2
+    steps = round(end / pace) + 100
     start, made = network.init(case["seed"]), options(case)
     if case["perturbed"]:
         generator = torch.Generator().manual_seed(7)

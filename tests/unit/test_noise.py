@@ -100,7 +100,7 @@ def test_noise_of_one_unit_drifts_as_its_stationary_fluctuations_say():
     normal, tangent = J / J.norm(), torch.tensor([u, -1 / u], dtype=torch.float64) / J.norm()
     S = lr * d**2 * torch.outer(normal, normal)  # Lyapunov's equation with H = 2JJᵀ and noise 4d²JJᵀ
     loss = lambda t: (t[0] * t[1] - 1) ** 2  # noqa: E731
-    third = torch.func.jacfwd(torch.func.hessian(loss))(theta)
+    third = torch.func.jacrev(torch.func.jacrev(torch.func.grad(loss)))(theta)
     drift = -0.5 * lr * torch.einsum("ijk,jk->i", third, S) @ tangent
     pair = lambda t, X: (t[0] * t[1]).view(1, 1)  # noqa: E731
     trace = torch.func.grad(lambda t: torch.func.jacrev(pair)(t, None).square().sum())(theta)
