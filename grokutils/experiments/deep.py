@@ -71,6 +71,7 @@ def cases() -> list[dict]:
     }
     entropy = {"loss": "cross_entropy", "p": 13, "fraction": 0.95, "scale": 1.0}
     two = {**entropy, "depth": 2, "width": 52, "activation": "quadratic"}
+    attention = {"family": "transformer", "fraction": 0.8, "scale": 1.0, "lr": 0.3}
     cells: list[tuple[int, dict]] = [  # how many seeds, and what differs from BASE
         (3, {"isolate": True}),
         (3, {**matrix, "depth": 3, "scale": 3.5, "lr": 0.1}),
@@ -81,6 +82,10 @@ def cases() -> list[dict]:
         (3, {"depth": 4, "lr": 0.2, "w": 8e-4}),
         (3, {"w": 2e-4}),
         (3, {"depth": 2, "width": 64, "scale": 1.0, "lr": 2.0}),
+        (4, {**entropy, "width": 32, "w": 2e-4}),
+        (4, {**entropy, "width": 32, "activation": "quadratic", "scale": 1.5, "lr": 0.3, "w": 3e-4}),
+        (2, {**attention, "p": 7, "width": 16, "w": 2e-4}),
+        (3, {**attention, "width": 24, "loss": "cross_entropy", "w": 1e-3}),
     ]
     listed = [{**BASE, **cell} for count, cell in cells for _ in range(count)]
     return [{**case, "seed": 1410 + at} for at, case in enumerate(listed)]

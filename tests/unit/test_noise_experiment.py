@@ -12,7 +12,7 @@ from grokutils.experiments import noise
 SMALL = {**noise.BASE, "p": 5, "width": 24, "fraction": 0.7, "seed": 1}
 KINDS = {
     "adamw": {"noise": 0.2, "lr": 5e-3, "w": 0.5},
-    "l2": {"noise": 0.2, "lr": 5e-3, "w": 1e-2},
+    "l2": {"noise": 0.2, "lr": 5e-3, "w": 1e-3},
     "label": {"noise": 0.5, "lr": 1.0, "w": 5e-3},
     "after": {"batch": 4, "lr": 1.0, "w": 5e-3},
     "batch": {"batch": 4, "lr": 1.0, "w": 5e-3},
