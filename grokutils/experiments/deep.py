@@ -49,7 +49,7 @@ RULES = {
 
 TAU_END = 8.0
 GRID = 60  # points of each stored curve
-LONGER = 1.25  # times the predicted step, for which a run is trained
+LONGER = 1.1  # times the predicted step, for which a run is trained
 MEASURES = ("orthogonality", "balance", "frequencies", "separation")
 
 
@@ -89,6 +89,7 @@ def cases() -> list[dict]:
         (2, {**entropy, "width": 32, "activation": "quadratic", "scale": 1.5, "lr": 0.3, "w": 3e-4}),
         (2, {**attention, "p": 7, "width": 16, "w": 2e-4}),
         (1, {**attention, "width": 16, "loss": "cross_entropy", "w": 1e-3}),
+        (2, {"depth": 4, "lr": 0.2, "w": 8e-4, "scale": 2.5}),
     ]
     listed = [{**BASE, **cell} for count, cell in cells for _ in range(count)]
     listed = [{**case, "seed": 1410 + at} for at, case in enumerate(listed)]
