@@ -90,6 +90,7 @@ def cases() -> list[dict]:
         (2, {**attention, "p": 7, "width": 16, "w": 2e-4}),
         (1, {**attention, "width": 16, "loss": "cross_entropy", "w": 1e-3}),
         (2, {"depth": 4, "lr": 0.2, "w": 8e-4, "scale": 2.5}),
+        (4, {**entropy, "width": 32, "lr": 0.5, "w": 4e-4}),
     ]
     listed = [{**BASE, **cell} for count, cell in cells for _ in range(count)]
     listed = [{**case, "seed": 1410 + at} for at, case in enumerate(listed)]
