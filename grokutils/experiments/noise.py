@@ -54,17 +54,36 @@ LAWS = ("plain", "frozen", "moving", "forced", "whole")
 
 
 def cases() -> list[dict]:
-    """Every run, in the order in which rules need them; fewer than the rules ask for where computing is short."""
+    """Every run, in the order in which rules need them."""
+    adam = {"kind": "adamw"}
     mixed = [
         {"noise": d, "lr": lr, "w": w, "beta2": b}
         for d, lr, w, b in (
-            (0.2, 1e-3, 0.4, 0.999), (0.4, 1e-3, 0.4, 0.99), (0.2, 1e-3, 0.4, 0.99), (0.4, 1e-3, 0.4, 0.999),
+            (0.2, 1e-3, 0.2, 0.999), (0.2, 1e-3, 0.2, 0.99), (0.4, 1e-3, 0.2, 0.999), (0.2, 1e-3, 0.4, 0.999),
+            (0.2, 5e-4, 0.4, 0.999), (0.4, 1e-3, 0.4, 0.99), (0.2, 2e-3, 0.1, 0.999), (0.4, 5e-4, 0.4, 0.99),
+            (0.1, 1e-3, 0.2, 0.999), (0.1, 1e-3, 0.4, 0.99), (0.4, 2e-3, 0.1, 0.99), (0.1, 5e-4, 0.4, 0.999),
         )
     ]  # fmt: skip
-    listed = [{"kind": "adamw", **each, "seed": 1510 + at} for at, each in enumerate(mixed)]
-    gd = {"lr": 1.0, "w": 4e-4}
-    listed += [{**gd, "kind": "label", "noise": 1.4, "seed": 1540, "noise_seed": k} for k in range(5)]
-    listed += [{**gd, "w": 2e-4, "kind": "after", "batch": 8, "seed": 1550 + k} for k in range(3)]
+    listed = [{**adam, **each, "seed": 1510 + at} for at, each in enumerate(mixed)]
+    listed += [{**adam, **mixed[0], "seed": 1510, "perturbed": 1e-6}]
+    listed += [{**adam, **mixed[0], "seed": 1510, "noise_seed": k} for k in (1, 2)]
+    listed += [{"kind": "l2", "noise": 0.2, "lr": 1e-3, "w": 5e-4, "seed": 1530 + k} for k in range(3)]
+    gd = {"lr": 1.0, "w": 2e-4}
+    listed += [
+        {**gd, "kind": "label", "noise": d, "seed": 1540, "noise_seed": k}
+        for d in (0.7, 1.4)
+        for k in range(5)
+    ]
+    for k in range(3):
+        listed += [{**gd, "kind": "gd", "seed": 1550 + k}]
+        listed += [{**gd, "kind": "batch", "batch": 8, "seed": 1550 + k}]
+        listed += [{**gd, "kind": "after", "batch": 8, "seed": 1550 + k}]
+    quadratic = {**gd, "kind": "alone", "noise": 1.4}
+    listed += [
+        {**quadratic, "activation": a, "lr": lr, "seed": 1560 + k}
+        for a, lr in (("gelu", 1.0), ("quadratic", 0.5))
+        for k in range(3)
+    ]
     return [{**BASE, **case} for case in listed]
 
 

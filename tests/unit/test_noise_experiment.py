@@ -55,9 +55,3 @@ def test_the_clock_reads_averaged_weights():
     tau = np.linspace(0, 1, 300)
     path = theta.numpy() * (1 - tau)[:, None]  # toward the output 0, whose loss is never halved
     assert np.isnan(noise.clock(network, task, path + 0.01 * generator.normal(size=path.shape), tau))
-
-
-def test_stored_records_hold_every_case():
-    told, ran = noise.stored()
-    assert told.sizes["run"] == ran.sizes["run"] == len(noise.cases())
-    assert noise.scores(told, ran).chained.all()
