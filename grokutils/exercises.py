@@ -15,7 +15,7 @@ from itertools import islice
 
 import numpy as np
 import torch
-from scipy.optimize import brentq, minimize_scalar
+from scipy.optimize import brentq, minimize, minimize_scalar
 
 from . import fourier, zero_loss
 
@@ -300,6 +300,33 @@ def _edge(K):
         return math.log(np.linalg.norm(np.linalg.matrix_power(np.eye(len(K)) - 2 * lr * K, 64), 2))
 
     return brentq(growth, 0.5 / np.trace(K), 2 * len(K) / np.trace(K), xtol=1e-12)
+
+
+@_formula(
+    "14-3", "y", "L",
+    draw=lambda rng: (float(rng.uniform(0.3, 3)), int(rng.integers(2, 6))),
+    right="So an output of 8 costs 16 with two layers, 12 with three, and less than 12 with four.",
+    hint="the layers end alike: which size has each, if their product is y?",
+)  # fmt: skip
+def _price_of_an_output(y, L):
+    def price(rest):  # all layers but the last, as logarithms: any start will do
+        w = np.exp(rest)
+        return float((w**2).sum() + (y / w.prod()) ** 2)
+
+    return minimize(price, np.linspace(0.1, 0.2, L - 1), tol=1e-14, options={"gtol": 1e-9}).fun
+
+
+@_formula(
+    "15-2", "lr", "d",
+    draw=lambda rng: (rng.uniform(0.05, 0.4), rng.uniform(0.1, 2)),
+    right="For small lr it is lr d²: the fluctuation that the theory of this chapter starts from.",
+    hint="the residual becomes (1 − 2 lr) times itself plus 2 lr times the noise; when does its variance stay?",
+)  # fmt: skip
+def _plateau_variance(lr, d):
+    variance = 0.0
+    for _ in range(2000):
+        variance = (1 - 2 * lr) ** 2 * variance + (2 * lr * d) ** 2
+    return variance
 
 
 @_formula(

@@ -30,6 +30,7 @@ from ..interventions import (
 from ..linearization import linearize
 from ..models import TwoLayer, two_layer
 from ..tasks import Task
+from .running import run
 
 PATHS = {
     name: str(files("grokutils") / "data" / f"interventions_{name}.nc") for name in ("predict", "run", "ball")
@@ -375,3 +376,8 @@ def agree(tau: pd.Series, other: pd.Series, within: float) -> pd.Series:
 
 
 MAKERS: dict[str, Callable[[Case], list[dict]]] = {"predict": predict, "run": measure, "ball": ball}
+
+
+def main(what: str) -> None:
+    """Make one of the three files, or what is left of it: ``what`` is "predict", "run" or "ball"."""
+    run(CASES, MAKERS[what], PATHS[what])

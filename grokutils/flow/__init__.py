@@ -7,13 +7,18 @@ without decay.
 
 from .events import Event, held_out_accuracy, held_out_loss, memorized
 from .follow import follow
+from .noise import Adam, Inertia, LabelNoise, Minibatches, squared_slopes
 from .penalties import Decay, GroupNorms, NuclearNorms, Penalty, ProductNorm, WeightedDecay
 from .reference import landing, reference
 
 __all__ = [
+    "Adam",
     "Decay",
     "Event",
     "GroupNorms",
+    "Inertia",
+    "LabelNoise",
+    "Minibatches",
     "NuclearNorms",
     "Penalty",
     "ProductNorm",
@@ -24,4 +29,5 @@ __all__ = [
     "landing",
     "memorized",
     "reference",
+    "squared_slopes",
 ]
