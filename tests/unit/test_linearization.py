@@ -3,6 +3,7 @@
 import re
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from hypothesis import given, settings
@@ -10,7 +11,18 @@ from hypothesis import strategies as st
 
 from grokutils import losses, models, tasks
 from grokutils.errors import NoMultipliersError
-from grokutils.linearization import SPRING, MatrixFree, Sides, Structured, linearize
+from grokutils.linearization import (
+    SPRING,
+    Linearization,
+    MatrixFree,
+    Sides,
+    Structured,
+    factor,
+    kinks,
+    linearize,
+    matrix_free,
+    solving,
+)
 from grokutils.linearization.sharpness import sharpness
 
 few = settings(max_examples=8)
@@ -210,6 +222,258 @@ def test_sides_that_do_not_fit_are_moved():
     assert after.pinned.tolist() == [[True, True, False, False, False, False]]
     assert after.on.tolist() == [[False, False, True, False, True, False]]
     assert Sides(on, pinned).fitting(Z, pull, 1.0, (0.0, 1.0), hold=True).pinned.all()
+
+
+@pytest.fixture
+def one(monkeypatch):
+    """What becomes of one pre-activation, given in units of a spring that is exact: (on, pinned), or None where it fits."""
+    monkeypatch.setattr(kinks, "SPRING", 2.0**-30)
+
+    def moved(on, pinned, z, pull, slopes, hold=False):
+        sides = Sides(torch.tensor([[on]]), torch.tensor([[pinned]]))
+        Z, pull = (torch.tensor([[each]], dtype=torch.float64) for each in (z * 2.0**-30, pull))
+        after = sides.fitting(Z, pull, 2.0, slopes, hold)
+        return None if after is None else (after.on.item(), after.pinned.item())
+
+    return moved
+
+
+OFF, ON, PINNED = (False, False), (True, False), (False, True)
+
+
+@pytest.mark.parametrize(
+    ("before", "z", "pull", "after"),
+    [
+        # on the side where it was taken to be; 0 is off
+        (OFF, -1.0, -1.0, None),
+        (OFF, 0.0, -1.0, None),
+        (ON, 1.0, -1.0, None),
+        # on the wrong side: caught where the pull is towards 0 from both sides, through otherwise
+        (OFF, 1.0, -0.5, PINNED),
+        (ON, -1.0, -0.5, PINNED),
+        (ON, 0.0, -0.5, PINNED),
+        (OFF, 1.0, 0.5, ON),
+        (ON, -1.0, 0.5, OFF),
+        (OFF, 1.0, 0.0, ON),
+        # pinned, with force q = −2z: held for pull ≤ q ≤ 0.25 pull, the ends included
+        (PINNED, 0.25, -1.0, None),
+        (PINNED, 0.125, -1.0, None),
+        (PINNED, 0.5, -1.0, None),
+        (PINNED, 0.12, -1.0, OFF),
+        (PINNED, -0.1, -1.0, OFF),
+        (PINNED, 0.51, -1.0, ON),
+        # and let go where nothing pulls it to 0 any more, to the side to which it is pulled
+        (PINNED, -0.5, 0.5, OFF),
+        (PINNED, 0.0, 0.0, ON),
+        (PINNED, 0.1, 0.5, ON),
+    ],
+)
+def test_one_pre_activation_goes_where_filippov_sends_it(one, before, z, pull, after):
+    assert one(*before, z, pull, (0.25, 1.0)) == after
+
+
+@pytest.mark.parametrize(
+    ("before", "z", "after"),
+    [(OFF, -1.0, None), (ON, 1.0, None), (OFF, 1.0, PINNED), (ON, -1.0, PINNED), (PINNED, 1.0, None)],
+)
+@pytest.mark.parametrize("pull", [-1.0, 1.0])
+def test_nothing_is_let_go_while_holding(one, before, z, pull, after):
+    assert one(*before, z, pull, (0.0, 1.0), hold=True) == after
+
+
+def test_holding_leaves_what_fits_where_it_is():
+    sides = Sides(torch.tensor([[True, True, False]]), torch.tensor([[False, False, False]]))
+    after = sides.fitting(torch.tensor([[1.0, -1.0, -1.0]]), -torch.ones(1, 3), 1.0, (0.0, 1.0), hold=True)
+    assert after.on.tolist() == [[True, False, False]]
+    assert after.pinned.tolist() == [[False, True, False]]
+
+
+def test_relu_at_0_is_off_and_stays_pinned_without_force(one):
+    at = Sides.at(torch.tensor([[-1.0, 0.0, 1.0]]))
+    assert at.on.tolist() == [[False, False, True]]
+    assert not at.pinned.any()
+    pinned = Sides.at(torch.tensor([[-1.0, 0.0, 1.0]]), torch.tensor([[True, True, True]]))
+    assert not pinned.on.any()
+    assert one(False, True, 0.0, -1.0, (0.0, 1.0)) is None
+
+
+# ---- solutions
+
+
+class Counting(Linearization):
+    """Another linearization, with its calls counted."""
+
+    def __init__(self, lin):
+        self.lin, self.theta, self.outputs = lin, lin.theta, lin.outputs
+        self.products = self.grams = 0
+
+    def product(self, u):
+        self.products += 1
+        return self.lin.product(u)
+
+    def gram(self):
+        self.grams += 1
+        return self.lin.gram()
+
+    def sample_gram(self):
+        return self.lin.sample_gram()
+
+
+class Uneven(losses.Curvature):
+    """H = S² with a diagonal S that differs from sample to sample by four orders."""
+
+    def __init__(self, n):
+        self.S = torch.logspace(-2, 2, n, dtype=torch.float64)[:, None]
+
+    def root(self, U):
+        return self.S * U
+
+    root_transposed = root
+
+
+class Mixing(losses.Curvature):
+    """H = SSᵀ with one lower triangular matrix S for all samples."""
+
+    S = torch.tensor([[2.0, 0.0], [1.0, 0.5]], dtype=torch.float64)
+
+    def root(self, U):
+        return U @ self.S.T
+
+    def root_transposed(self, U):
+        return U @ self.S
+
+
+def regression(n=30, d_in=40, m=1, seed=0):
+    """XΘ, whose K is XXᵀ ⊗ I."""
+    X = gaussian(n, d_in, seed=seed) * torch.logspace(0, 2, n, dtype=torch.float64)[:, None]
+    return linearize(lambda t, X: X @ t.view(d_in, m), gaussian(d_in * m, seed=seed + 1), X, "matrix_free"), X
+
+
+@pytest.mark.parametrize("outputs", [30, 31, None])
+def test_what_is_small_is_factored_and_what_is_large_searched(monkeypatch, outputs):
+    """Up to FACTORED outputs, or as the argument says."""
+    lin, u = Counting(regression(m=1)[0]), gaussian(30, 1, seed=2)
+    if outputs:
+        monkeypatch.setattr(solving, "FACTORED", outputs)
+    lin.solve(u, lam=0.1)
+    assert (lin.grams, lin.products) == (1, 0)
+    monkeypatch.setattr(solving, "FACTORED", 29)
+    lin.solve(u, lam=0.1)
+    assert lin.grams == 1
+    assert lin.products > 0
+    before = lin.products
+    lin.solve(u, lam=0.1, factored=True)
+    assert (lin.grams, lin.products) == (2, before)
+    monkeypatch.setattr(solving, "FACTORED", 10**6)
+    lin.solve(u, lam=0.1, factored=False)
+    assert lin.grams == 2
+    assert lin.products > before
+
+
+def test_a_solution_is_that_of_the_gram_matrix_itself_unless_told_otherwise():
+    model, theta, X = case("mlp", 0)
+    lin, u = linearize(model, theta, X), gaussian(5, 2)
+    expected = torch.linalg.solve(lin.gram(), u.flatten()).view(5, 2)
+    torch.testing.assert_close(lin.solve(u), expected, rtol=1e-6, atol=1e-8)
+    K = lin.gram() + 0.1 * torch.eye(10, dtype=torch.float64)
+    expected = torch.linalg.solve(K, u.flatten()).view(5, 2)
+    torch.testing.assert_close(lin.solve(u, lam=0.1, factored=False), expected, rtol=1e-8, atol=1e-9)
+
+
+@pytest.mark.parametrize("H", [losses.Curvature(), Uneven(30)])
+def test_a_preconditioner_of_the_right_sizes_saves_products(H):
+    """K = XXᵀ ⊗ I and H diagonal: it is the matrix itself, and the second product finds that out."""
+    lin = Counting(regression(m=3)[0])
+    u = gaussian(30, 3, seed=2)
+    mu = lin.solve(u, 0.5, 1e-3, H, 1e-8, factored=False)
+    assert lin.products <= 3
+    back = 0.5 * H.times(lin.product(mu)) + 1e-3 * mu  # H times the equation
+    assert (back - H.times(u)).norm() <= 1e-6 * H.times(u).norm()
+
+
+def test_a_search_that_does_not_end_says_after_how_many_products(monkeypatch):
+    monkeypatch.setattr(solving, "MOST_PRODUCTS", 2)
+    model, theta, X = case("mlp", 0)
+    with pytest.raises(
+        NoMultipliersError, match=r"^no multipliers within 2 products with K: it is near singular$"
+    ):
+        linearize(model, theta, X).solve(gaussian(5, 2), lam=1e-6, factored=False)
+
+
+@pytest.mark.parametrize("kind", ["dense", "matrix_free"])
+@pytest.mark.parametrize("factored", [True, False])
+def test_a_curvature_that_mixes_outputs_is_on_both_sides(kind, factored):
+    model, theta, X = case("mlp", 2)
+    lin, u, H = linearize(model, theta, X, kind), gaussian(5, 2), Mixing()
+    inverse = torch.block_diag(*[torch.linalg.inv(Mixing.S @ Mixing.S.T)] * 5)
+    expected = torch.linalg.solve(0.7 * lin.gram() + 0.3 * inverse, u.flatten()).view(5, 2)
+    torch.testing.assert_close(lin.solve(u, 0.7, 0.3, H, 1e-12, factored), expected, rtol=1e-8, atol=1e-9)
+
+
+def test_overlaps_are_the_sizes_of_the_curvatures_blocks():
+    P = torch.softmax(3 * gaussian(4, 3), 1)
+    H = losses.SoftmaxCurvature(P)
+    blocks = [0.5 * (torch.diag(p) - torch.outer(p, p)) for p in P]
+    size = torch.stack([block.trace() / 3 for block in blocks]).sqrt()  # ‖S‖² = tr H
+    torch.testing.assert_close(solving._overlaps(H, P), torch.outer(size, size))
+    torch.testing.assert_close(
+        solving._overlaps(losses.Curvature(), P), torch.ones(4, 4, dtype=torch.float64)
+    )
+
+
+@pytest.mark.parametrize("scale", [1e-12, 1.0, 1e12])
+def test_a_factor_is_refused_by_rounding_at_any_scale(scale):
+    """Of a diagonal that may itself vary: rows and columns may be scaled apart."""
+    A = gaussian(20, 30)
+    K = scale * (A @ A.T)
+    L = np.tril(factor(K.clone()))
+    np.testing.assert_allclose(L @ L.T, K, rtol=1e-12, atol=1e-13 * float(K.max()))
+    sizes = torch.logspace(-4, 4, 20, dtype=torch.float64)
+    assert factor(K * sizes[:, None] * sizes) is not None
+    A[-1] = A[:-1].sum(0)  # singular to rounding
+    assert factor(scale * (A @ A.T)) is None
+    assert factor(scale * (A @ A.T) * sizes[:, None] * sizes) is None
+    assert factor(-K) is None
+
+
+def test_a_factor_takes_the_memory_of_its_matrix():
+    K = gaussian(8, 12)
+    K = K @ K.T
+    assert np.shares_memory(factor(K), K.numpy())
+
+
+def test_singular_is_said_in_full():
+    lin, _ = regression(n=4, d_in=3)
+    with pytest.raises(
+        NoMultipliersError,
+        match=r"^cK \+ λI is singular: J has lost full rank \(theorem 4\.10\), and λ is too small to mend it$",
+    ):
+        lin.solve(gaussian(4, 1))
+
+
+@pytest.mark.parametrize("m", [1, 16])
+def test_an_estimate_of_samples_overlap_is_exact_where_outputs_are_alike(m):
+    lin, X = regression(n=6, d_in=7, m=m)
+    torch.testing.assert_close(lin.sample_gram(), X @ X.T)
+
+
+@pytest.mark.parametrize("together", [1, 2**19])
+def test_an_estimate_of_samples_overlap_is_near_the_mean_over_outputs(monkeypatch, together):
+    """One output: exact. Many: within the sampling error of two probes, and symmetric."""
+    monkeypatch.setattr(matrix_free, "TOGETHER", together)
+    model, theta, X = case("one output", 0)
+    pair = [linearize(model, theta, X, kind) for kind in ("matrix_free", "dense")]
+    torch.testing.assert_close(pair[0].sample_gram(), pair[1].gram())
+    torch.testing.assert_close(pair[1].sample_gram(), pair[1].gram())
+    torch.testing.assert_close(pair[0].gram(), pair[1].gram())
+    model = models.mlp([3, 8, 24])
+    theta = gaussian(model.d, seed=1)
+    estimate = linearize(model, theta, X, "matrix_free").sample_gram()
+    K = linearize(model, theta, X, "dense").gram().view(5, 24, 5, 24)
+    mean = torch.stack([K[:, c, :, c] for c in range(24)]).mean(0)
+    assert torch.equal(estimate, estimate.mT)
+    assert (estimate - mean).norm() < 0.3 * mean.norm()
+    torch.testing.assert_close(linearize(model, theta, X, "dense").sample_gram(), mean)
 
 
 # ---- what a linearization costs
