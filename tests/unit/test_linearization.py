@@ -9,10 +9,11 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from grokutils import losses, models, tasks
+from grokutils import linearization, losses, models, tasks
 from grokutils.errors import NoMultipliersError
 from grokutils.linearization import (
     SPRING,
+    Dense,
     Linearization,
     MatrixFree,
     Sides,
@@ -23,6 +24,7 @@ from grokutils.linearization import (
     matrix_free,
     solving,
 )
+from grokutils.linearization.inputs import Inputs
 from grokutils.linearization.sharpness import sharpness
 
 few = settings(max_examples=8)
@@ -177,7 +179,73 @@ def test_inputs_that_are_changed_in_place_are_seen():
     torch.testing.assert_close(linearize(model, theta, X).outputs, model(theta, X))
 
 
+class Plain(Linearization):
+    """Two products with a matrix, and nothing of its own beyond."""
+
+    def __init__(self, lin):
+        self.lin, self.theta, self.outputs = lin, lin.theta, lin.outputs
+
+    def jvp(self, v):
+        return self.lin.jvp(v)
+
+    def vjp(self, u):
+        return self.lin.vjp(u)
+
+
+def test_two_products_are_enough_for_all_the_rest():
+    model, theta, X = case("mlp", 0)
+    lin = linearize(model, theta, X, "dense")
+    plain, J = Plain(lin), lin.jacobian()
+    torch.testing.assert_close(plain.jacobian(), J)
+    torch.testing.assert_close(plain.gram(), J @ J.T)
+    torch.testing.assert_close(plain.product(gaussian(5, 2)).flatten(), J @ (J.T @ gaussian(10)))
+    blocks = (J @ J.T).view(5, 2, 5, 2)
+    torch.testing.assert_close(plain.sample_gram(), (blocks[:, 0, :, 0] + blocks[:, 1, :, 1]) / 2)
+    scale = 1e-7 * float(J.norm())
+    torch.testing.assert_close(plain.singular_values(), lin.singular_values(), rtol=0, atol=scale)
+
+
+def test_inputs_are_kept_while_they_stay_what_they_are():
+    X = gaussian(4, 3)
+    kept = Inputs.of(X)
+    assert Inputs.of(X) is kept
+    assert Inputs.of(X.clone()) is not kept
+    kept = Inputs.of(X)
+    X.mul_(2)
+    assert Inputs.of(X) is not kept
+
+
+@pytest.mark.parametrize("gathered", [True, False])
+def test_products_with_inputs_fill_the_arrays_that_they_are_given(gathered):
+    X = tasks.modular(3).X_train
+    X = X if gathered else X * gaussian(*X.shape)
+    inputs, E = Inputs(X), gaussian(X.shape[1], 4)
+    out, spare = torch.zeros(2, len(X), 4, dtype=torch.float64)
+    assert (inputs.ends is not None) == gathered
+    assert inputs.times(E, out, spare) is out
+    torch.testing.assert_close(out, X @ E)
+    assert bool(spare.any()) == gathered  # half of the sum
+
+
 # ---- kinks
+
+
+def test_a_side_stays_what_it_is_beyond_its_kink():
+    """The other side of every pre-activation: F and J are those of the linear network."""
+    model, theta, X = case("relu", 0)
+    on = X @ model.matrices(theta)["E"] <= 0
+    sides = Sides(on, torch.zeros_like(on))
+
+    def linear(t):
+        E, W = model.matrices(t).values()
+        return ((X @ E) * on) @ W
+
+    lin, u = linearize(model, theta, X, sides=sides), gaussian(5, 2)
+    J = torch.func.jacrev(lambda t: linear(t).flatten())(theta)
+    torch.testing.assert_close(lin.outputs, linear(theta))
+    torch.testing.assert_close(lin.vjp(u), J.T @ u.flatten())
+    torch.testing.assert_close(lin.jvp(theta).flatten(), J @ theta)
+    torch.testing.assert_close(lin.gram(), J @ J.T)
 
 
 @pytest.mark.parametrize("activation", ["relu", "leaky_relu"])
@@ -511,6 +579,42 @@ def test_auto_takes_the_kind_that_fits():
     assert isinstance(linearize(model, theta, X), Structured)
 
 
+def test_auto_is_dense_up_to_its_rows_and_its_bytes(monkeypatch):
+    model, theta, X = case("mlp", 0)  # 10 outputs, 71 parameters
+    for rows, size, kind in [(10, 5680, Dense), (9, 5680, MatrixFree), (10, 5679, MatrixFree)]:
+        monkeypatch.setattr(linearization, "DENSE_ROWS", rows)
+        monkeypatch.setattr(linearization, "DENSE_BYTES", size)
+        assert type(linearize(model, theta, X)) is kind
+        assert type(linearize(model, theta, X, "dense")) is Dense
+
+
+@pytest.mark.parametrize(("together", "batches"), [(2**24, 1), (2 * 2 * 71, 3), (1, 5)])
+def test_samples_are_differentiated_one_by_one_in_batches(monkeypatch, together, batches):
+    monkeypatch.setattr(linearization.dense, "TOGETHER", together)
+    model, theta, X = case("mlp", 0)
+    seen = []
+
+    def watched(theta, X):
+        seen.append(len(X))
+        return model(theta, X)
+
+    J = linearize(watched, theta, X, "dense").jacobian()
+    assert seen == [5, *batches * [1], 5]  # outputs, J, and the product that checks it
+    torch.testing.assert_close(J, torch.func.jacrev(lambda t: model(t, X).flatten())(theta))
+
+
+@pytest.mark.parametrize(("together", "batches"), [(2**19, 1), (4 * 71, 3), (1, 10)])
+def test_products_are_made_in_batches(monkeypatch, together, batches):
+    monkeypatch.setattr(matrix_free, "TOGETHER", together)
+    model, theta, X = case("mlp", 0)
+    lin, sizes = linearize(model, theta, X, "matrix_free"), []
+    products = lin._products
+    monkeypatch.setattr(lin, "_products", lambda U: sizes.append(len(U)) or products(U))
+    torch.testing.assert_close(lin.gram(), linearize(model, theta, X, "dense").gram())
+    assert len(sizes) == batches
+    assert sum(sizes) == 10
+
+
 def test_samples_that_depend_on_each_other_are_differentiated_as_a_whole():
     def centred(theta, X):
         F = X @ theta.view(3, 2)
@@ -540,7 +644,24 @@ def test_sharpness_is_the_top_of_the_hessian(name, loss):
     )
 
 
+def test_sharpness_of_one_output_and_again():
+    model, theta, X = case("one output", 0, n=1)
+    task = tasks.from_tensors(X, X[:, :1], X, X[:, :1])
+    J = linearize(model, theta, X, "dense").jacobian()
+    assert sharpness(model, theta, task) == pytest.approx(2 * float(J.square().sum()))
+    model, theta, X = case("mlp", 0)
+    task = tasks.from_tensors(X, X[:, :2], X, X[:, :2])
+    assert sharpness(model, theta, task) == sharpness(model, theta, task)  # to the last digit
+
+
 # ---- bad input
+
+
+class Flat(models.Model):
+    """Forgets that outputs have two dimensions."""
+
+    def forward(self, parameters, X):
+        return X @ parameters["w"]
 
 
 @pytest.mark.parametrize(
@@ -549,7 +670,9 @@ def test_sharpness_is_the_top_of_the_hessian(name, loss):
         ({"model": 3}, "model is a int: must be a Model, or a function"),
         ({"theta": gaussian(35).float()}, "theta has dtype torch.float32: must be torch.float64"),
         ({"theta": gaussian(34)}, r"theta has shape \(34,\): must be \(35,\)"),
-        ({"theta": gaussian(1, 35)}, "theta has shape"),
+        ({"theta": gaussian(1, 35)}, r"^theta has shape \(1, 35\): must have 1 dimensions$"),
+        ({"model": lambda t, X: X * t[0], "theta": gaussian(1, 3)}, r"^theta has shape \(1, 3\)"),
+        ({"model": Flat("flat", {"w": (3,)}), "theta": gaussian(3)}, r"^flat returned shape \(5,\)"),
         ({"theta": gaussian(35) * torch.nan}, "theta holds NaN"),
         ({"theta": [0.0] * 35}, "theta is a list"),
         ({"X": gaussian(5, 3).float()}, "X has dtype torch.float32: must be torch.float64"),
@@ -557,15 +680,21 @@ def test_sharpness_is_the_top_of_the_hessian(name, loss):
         ({"X": gaussian(5, 3) / 0}, "X holds NaN"),
         ({"X": gaussian(5, 4)}, r"must be \(n, 3\)"),
         ({"kind": "sparse"}, "kind = 'sparse': must be one of 'auto'"),
-        ({"model": MODELS["mlp"](), "theta": gaussian(71), "kind": "structured"}, "only a two_layer network"),
-        ({"kind": "dense", "sides": Sides(*torch.zeros(2, 5, 7).bool())}, "only a two_layer network"),
+        (
+            {"model": MODELS["mlp"](), "theta": gaussian(71), "kind": "structured"},
+            "^kind = 'structured', sides given: False: only a two_layer network has structure$",
+        ),
+        (
+            {"kind": "dense", "sides": Sides(*torch.zeros(2, 5, 7).bool())},
+            "^kind = 'dense', sides given: True: only",
+        ),
         (
             {"model": models.two_layer(3, 7, 2, "tanh"), "sides": Sides(*torch.zeros(2, 5, 7).bool())},
-            "has no kinks",
+            "^sides given: .* has no kinks$",
         ),
-        ({"model": lambda t, X: t}, r"must return \(n, m\)"),
-        ({"model": lambda t, X: (X @ t[:3, None]) / 0}, "outputs there are NaN"),
-        ({"model": lambda t, X: X, "kind": "matrix_free"}, "do not depend on theta"),
+        ({"model": lambda t, X: t}, r"^f returned shape \(35,\): must return \(n, m\)"),
+        ({"model": lambda t, X: (X @ t[:3, None]) / 0}, "^theta: the outputs there are NaN or infinite$"),
+        ({"model": lambda t, X: X, "kind": "matrix_free"}, "^model: the outputs do not depend on theta$"),
     ],
 )
 def test_bad_arguments_are_named(change, message):
