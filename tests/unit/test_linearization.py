@@ -23,6 +23,7 @@ from grokutils.linearization import (
     linearize,
     matrix_free,
     solving,
+    syrk,
 )
 from grokutils.linearization.inputs import Inputs
 from grokutils.linearization.sharpness import sharpness
@@ -489,19 +490,26 @@ def test_overlaps_are_the_sizes_of_the_curvatures_blocks():
     )
 
 
-@pytest.mark.parametrize("scale", [1e-12, 1.0, 1e12])
+@pytest.mark.parametrize("scale", [1e-40, 1.0, 1e40])
 def test_a_factor_is_refused_by_rounding_at_any_scale(scale):
-    """Of a diagonal that may itself vary: rows and columns may be scaled apart."""
-    A = gaussian(20, 30)
-    K = scale * (A @ A.T)
-    L = np.tril(factor(K.clone()))
-    np.testing.assert_allclose(L @ L.T, K, rtol=1e-12, atol=1e-13 * float(K.max()))
-    sizes = torch.logspace(-4, 4, 20, dtype=torch.float64)
-    assert factor(K * sizes[:, None] * sizes) is not None
-    A[-1] = A[:-1].sum(0)  # singular to rounding
-    assert factor(scale * (A @ A.T)) is None
-    assert factor(scale * (A @ A.T) * sizes[:, None] * sizes) is None
-    assert factor(-K) is None
+    """Rows and columns may differ in scale as well."""
+    sizes = torch.logspace(-4, 4, 12, dtype=torch.float64)
+    for seed in range(20):  # rounding makes the last pivot of a singular matrix positive as often as not
+        A = gaussian(12, 15, seed=seed)
+        for each in (A, A * sizes[:, None]):
+            K = scale * (each @ each.T)
+            L = np.tril(factor(K.clone()))
+            np.testing.assert_allclose(L @ L.T / scale, K / scale, rtol=1e-10, atol=1e-14)
+        A[-1] = A[:-1].sum(0)
+        for each in (A, A * sizes[:, None]):
+            assert factor(scale * (each @ each.T)) is None
+    assert factor(-scale * torch.eye(3, dtype=torch.float64)) is None
+
+
+@pytest.mark.parametrize("shape", [(4, 6), (2, 4, 6)])
+def test_a_matrix_times_itself(shape):
+    A = gaussian(*shape)
+    torch.testing.assert_close(syrk(A), A @ A.mT)
 
 
 def test_a_factor_takes_the_memory_of_its_matrix():
@@ -615,10 +623,11 @@ def test_products_are_made_in_batches(monkeypatch, together, batches):
     assert sum(sizes) == 10
 
 
-def test_samples_that_depend_on_each_other_are_differentiated_as_a_whole():
+@pytest.mark.parametrize("share", [1.0, 1e-6])
+def test_samples_that_depend_on_each_other_are_differentiated_as_a_whole(share):
     def centred(theta, X):
         F = X @ theta.view(3, 2)
-        return F - F.mean(0)
+        return F - share * F.mean(0)
 
     theta, X = gaussian(6), gaussian(4, 3)
     J = torch.func.jacrev(lambda t: centred(t, X).flatten())(theta)
@@ -649,8 +658,10 @@ def test_sharpness_of_one_output_and_again():
     task = tasks.from_tensors(X, X[:, :1], X, X[:, :1])
     J = linearize(model, theta, X, "dense").jacobian()
     assert sharpness(model, theta, task) == pytest.approx(2 * float(J.square().sum()))
-    model, theta, X = case("mlp", 0)
+    model, theta, X = case("mlp", 0, n=40)
     task = tasks.from_tensors(X, X[:, :2], X, X[:, :2])
+    top = 2 * float(torch.linalg.eigvalsh(linearize(model, theta, X, "dense").gram())[-1]) / 80
+    assert sharpness(model, theta, task) == pytest.approx(top, rel=1e-6)
     assert sharpness(model, theta, task) == sharpness(model, theta, task)  # to the last digit
 
 
