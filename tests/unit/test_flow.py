@@ -270,6 +270,7 @@ def test_sides_of_kinks_that_go_round_in_circles_are_held(monkeypatch):
     def never(self, Z, pull, stiffness, slopes, hold):
         holds.append(hold)
         assert slopes == (0.0, 1.0)
+        assert stiffness == pytest.approx(1001)  # (1 + γh)/γh
         return None if hold else self
 
     monkeypatch.setattr(Sides, "fitting", never)
@@ -412,6 +413,26 @@ def test_corrections_solve_their_equation(monkeypatch, few):
         torch.testing.assert_close(d, expected, rtol=1e-7, atol=1e-8)
     assert solver.factorizations == 2
     assert solver.products <= (9 if few else 30)
+
+
+@pytest.mark.parametrize("c", [1e-3, 1.0, 1e3])
+def test_accuracy_bounds_the_error_of_the_weights_and_is_not_exceeded_for_nothing(monkeypatch, c):
+    monkeypatch.setattr(multipliers, "FACTORED", 5)
+    model, theta, task = small("cross_entropy", n=12)
+    lin, lam = linearize(model, theta, task.X_train), 0.1
+    u = torch.randn(12, 2, generator=torch.Generator().manual_seed(3)).double()
+    H = losses.cross_entropy.curvature(lin.outputs, None)
+    for how in ("solve", "correct"):
+        matrix = dense(lin, c, lam, None if how == "solve" else H)
+        exact = torch.linalg.solve(matrix, u.flatten()).view_as(u)
+        asked, size = [], float(c * lin.vjp(exact).norm())
+        for share in (1e-1, 1e-4, 1e-9):
+            solver = Multipliers()
+            last = (torch.zeros_like(u), share * size) if how == "solve" else (H, share * size)
+            error = c * lin.vjp(getattr(solver, how)(lin, u, c, lam, *last) - exact).norm()
+            assert 1e-9 * share * size < error <= 1.5 * share * size
+            asked.append(solver.products)
+        assert asked[0] < asked[1] < asked[2]
 
 
 def test_multipliers_that_are_not_found_are_said(monkeypatch):
