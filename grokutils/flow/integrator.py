@@ -122,7 +122,7 @@ class Integrator:
                 h *= max(0.1, 0.9 * ratio**-order)
                 continue
             yield self._accept(now.tau + h, end)
-            h *= min(GROWTH, max(0.3, 0.9 * max(ratio, 1e-9) ** (-1 / 3)))
+            h *= min(GROWTH, 0.9 * max(ratio, 1e-9) ** (-1 / 3))
         raise NoMultipliersError(f"{MOST_STEPS} steps did not suffice")
 
     def between(self, tau: float) -> Tensor:
