@@ -1,5 +1,6 @@
 """The implicit flow against the reference, between linearizations, in its order, and in what every gradient flow obeys."""
 
+import re
 import time
 
 import numpy as np
@@ -281,6 +282,24 @@ def test_sides_of_kinks_that_go_round_in_circles_are_held(monkeypatch):
     assert not end.pinned.any()
 
 
+def test_a_step_that_cannot_be_taken_asks_for_a_shorter_one(monkeypatch):
+    theta = small()[1]
+
+    def failing(self, *of):
+        raise NoMultipliersError("not there")
+
+    def lost(self, *of):
+        return integrator._End(theta * torch.nan, None, None, None)
+
+    for end in (failing, lost):
+        monkeypatch.setattr(Integrator, "_end", end)
+        assert on_a_curve(lambda tau: theta, 0.0)._try(1e-3) == (integrator.TOO_LONG, None)
+    monkeypatch.setattr(Integrator, "_end", failing)
+    for h, lam in [(1e-3, 0.0), (1e-15, 0.1)]:  # where a shorter one would not help
+        with pytest.raises(NoMultipliersError, match="not there"):
+            on_a_curve(lambda tau: theta, 0.0, lam=lam)._try(h)
+
+
 def test_no_way_on_is_said(monkeypatch):
     model, theta, task = small()
 
@@ -433,6 +452,15 @@ def test_accuracy_bounds_the_error_of_the_weights_and_is_not_exceeded_for_nothin
             assert 1e-9 * share * size < error <= 1.5 * share * size
             asked.append(solver.products)
         assert asked[0] < asked[1] < asked[2]
+    u5 = torch.linalg.solve(dense(lin, 5 * c, lam), u.flatten()).view_as(u)
+    size = float(5 * c * lin.vjp(u5).norm())
+    solver = Multipliers()
+    solver.solve(lin, u, c, lam, torch.zeros_like(u), 1e-9 * size)
+    before = solver.products
+    error = 5 * c * lin.vjp(solver.solve(lin, u, 5 * c, lam, torch.zeros_like(u), 1e-2 * size) - u5).norm()
+    assert error <= 0.03 * size  # with the factor of another c
+    assert solver.factorizations == 1
+    assert solver.products - before < before
 
 
 def test_multipliers_that_are_not_found_are_said(monkeypatch):
@@ -827,7 +855,7 @@ def test_float32_is_followed_in_float64():
 
 def test_unheld_kinks_are_said_and_met_in_small_steps():
     model, theta, task = small(depth=3, activation="relu")
-    with pytest.warns(UserWarning, match="kinks that its flow does not hold"):
+    with pytest.warns(UserWarning, match=re.escape(f"{model.name} has kinks that its flow does not hold")):
         run = flow.follow(model, theta, task, lam=0.1, tau_end=0.2)
     assert float(np.diff(run.tau).max()) <= 0.01 + 1e-12
 
