@@ -70,7 +70,7 @@ def test_the_eliminated_layer_is_the_best_one():
     assert float(slope[alone.head :].abs().max()) < 1e-10
     velocity = alone.velocity(head, counted=False)  # the envelope theorem
     assert torch.allclose(slope[: alone.head], -0.1 * velocity, atol=1e-10)
-    assert float(regularized) == pytest.approx(0.1 * float(alone.cost(head)), rel=1e-9)
+    assert float(regularized.detach()) == pytest.approx(0.1 * float(alone.cost(head)), rel=1e-9)
 
 
 def test_the_metric_counts_the_readouts_motion():

@@ -277,7 +277,7 @@ def test_sides_of_kinks_that_go_round_in_circles_are_held(monkeypatch):
     monkeypatch.setattr(Sides, "fitting", never)
     path = on_a_curve(lambda tau: theta, model=model)
     path.past.append(Point(0.0, theta, model(theta, task.X_train), None, None, 1.0, 0.0, 1.0))
-    end = path._end(theta, theta, 1e-3)
+    end = path._end(theta, theta, 1e-3, 0.0)
     assert holds == 8 * [False] + [True]
     assert not end.pinned.any()
 
