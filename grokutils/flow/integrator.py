@@ -24,6 +24,7 @@ from ..errors import NoMultipliersError
 from ..linearization import Linearization, Sides, linearize
 from ..losses import Loss
 from ..models import Model
+from . import first_order
 from .events import Event, first_zero
 from .implicit import Step
 from .multipliers import Multipliers
@@ -55,6 +56,7 @@ class Point:
     objective: float  # L + 2λh, or ‖F − Y‖ at λ = 0
     drift: float  # ‖½∂L/∂F + λμ‖, the error of the constraint
     sharpness: float  # largest eigenvalue of J H Jᵀ
+    seen: Tensor  # (d,), the weights: θ, or at first order those beside the point θ of Z
     slip: float = 0.0  # sum of the estimated errors so far, along the path, as a time
 
 
@@ -84,12 +86,14 @@ class Integrator:
     kind: str  # of linearization
     tolerance: float
     max_step: float
+    first: float = 0.0  # λ of the first-order flow, whose integration itself is at λ = 0
     solver: Multipliers = field(default_factory=Multipliers)
     past: deque[Point] = field(
         default_factory=lambda: deque(maxlen=4)
     )  # the last points, the newest at the end
     refused: int = 0
     power: Tensor | None = None  # (n, m), the vector of the largest eigenvalue
+    near: tuple[Tensor, Tensor] | None = None  # μ₀ and ν where they were last needed
 
     # The run
 
@@ -125,13 +129,13 @@ class Integrator:
     def between(self, tau: float) -> Tensor:
         """θ (d,) at a slow time inside the last step: the polynomial through the last points."""
         points = list(self.past)[-4:]
-        theta = torch.zeros_like(points[0].theta)
+        theta = torch.zeros_like(points[0].seen)
         for i, one in enumerate(points):
             weight = 1.0
             for j, other in enumerate(points):
                 if i != j:
                     weight *= (tau - other.tau) / (one.tau - other.tau)
-            theta = theta + weight * one.theta
+            theta = theta + weight * one.seen
         return theta
 
     def time_of(self, event: Event, value: float) -> float:
@@ -183,7 +187,14 @@ class Integrator:
         push = metric * star - self.penalty.gradient(star)
         if self.force is not None:
             push = push + self.force(star)
-        step, mu, sides = Step(length, metric, b + length * push), self.past[-1].mu, self._sides(star)
+        sides = self._sides(star)
+        if self.first:
+            lin = self._linearized(star, sides)
+            mu0, nu = self._near(lin)
+            push = push + self.first * first_order.correction(
+                lambda theta: self._linearized(theta, sides), lin, mu0, nu
+            )
+        step, mu = Step(length, metric, b + length * push), self.past[-1].mu
         mu = torch.zeros_like(self.Y) if mu is None else mu
         at, accuracy = star, SHARE * self._allowed(star)
         attempt = 0
@@ -244,8 +255,29 @@ class Integrator:
         )
         slip = end.slip + (self.past[-1].slip if self.past else 0.0)
         objective, sharpness = self._objective(end.theta, F), self._sharpness(end.lin, F)
-        self.past.append(Point(tau, end.theta, F, end.mu, end.pinned, objective, drift, sharpness, slip))
+        seen = end.theta
+        if self.first:
+            lin = self._linearized(end.theta, self._pinned_sides(end))
+            seen = seen + self.first * first_order.shift(lin, self._near(lin)[1])
+        self.past.append(Point(tau, end.theta, F, end.mu, end.pinned, objective, drift, sharpness, seen, slip))
         return self.past[-1]
+
+    def _near(self, lin: Linearization) -> tuple[Tensor, Tensor]:
+        """μ₀ and ν of the first-order flow."""
+        accuracy = SHARE * self.tolerance * float(lin.theta.norm()) * min(1.0, 1 / self.first)
+
+        def solve(lin: Linearization, u: Tensor, guess: Tensor | None) -> Tensor:
+            return self.solver.solve(
+                lin, u, 1.0, 0.0, torch.zeros_like(u) if guess is None else guess, SHARE * accuracy
+            )
+
+        self.near = first_order.multipliers(lin, solve, self.near)
+        return self.near
+
+    def _pinned_sides(self, end: _End) -> Sides | None:
+        if self.model.kinks is None:
+            return None
+        return Sides.at(self.X @ self.model.matrices(end.theta)["E"], end.pinned)
 
     def _sharpness(self, lin: Linearization, F: Tensor) -> float:
         """Largest eigenvalue of SᵀJJᵀS, by a power iteration that goes on from step to step."""
