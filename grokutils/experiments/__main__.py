@@ -1,4 +1,6 @@
-"""The command line: ``python -m grokutils.experiments price [--path FILE]`` or ``… delay predict`` and then ``… delay train``."""
+"""The command line: ``python -m grokutils.experiments price [--path FILE]`` or ``… delay predict`` and then ``… delay train``.
+
+Of the delay's design ``--first N`` goes through the first N cases only."""
 
 import argparse
 
@@ -18,10 +20,11 @@ def main(arguments: list[str] | None = None) -> None:
     )
     of_delay = names.add_parser("delay", help="predictions of the delay, then the runs that test them")
     of_delay.add_argument("what", choices=delay.PATHS)
+    of_delay.add_argument("--first", type=int, help="how many cases to go through; all where it is left out")
     given = parser.parse_args(arguments)
     torch.set_num_threads(1)
     if given.name == "delay":
-        delay.main(given.what)
+        delay.main(given.what, first=given.first)
     else:
         run(price.CASES, price.measure, given.path or price.PATH)
 

@@ -20,7 +20,8 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from ..linearization import Linearization
+from ..linearization import Linearization, linearize
+from .multipliers import Multipliers
 
 DIFFERENCE = 1e-5  # displacement relative to ‖θ‖ by which Hessians are applied
 
@@ -68,3 +69,28 @@ def hessian_product(
     step = v * (DIFFERENCE * float(lin.theta.norm()) / size)
     difference = linearized(lin.theta + step).vjp(u) - linearized(lin.theta - step).vjp(u)
     return difference * (size / (2 * DIFFERENCE * float(lin.theta.norm())))
+
+
+class Landing:
+    """How far training is from the slow manifold, ‖r + λμ₀‖/‖λμ₀‖, and whether that has settled.
+
+    The expansion begins there. A run that has just memorized is still on its way: along directions of small
+    eigenvalues k of K what is left of its residual falls as exp(−kτ/λ) only, and moves it along Z meanwhile.
+    """
+
+    def __init__(self, model, task, lam: float, close: float = 0.02):
+        self.model, self.task, self.lam, self.close = model, task, lam, close
+        self.solver, self.mu, self.least = Multipliers(), None, torch.inf
+
+    def __call__(self, theta: Tensor) -> bool:
+        """Whether ``theta`` (d,), the next point of a flow at λ, is as close to the slow manifold as it will be."""
+        lin = linearize(self.model, theta, self.task.X_train)
+        pull = lin.jvp(theta)
+        guess = torch.zeros_like(pull) if self.mu is None else self.mu
+        self.mu = self.solver.solve(lin, pull, 1.0, 0.0, guess, 1e-6 * float(theta.norm()))
+        apart = float(
+            (lin.outputs - self.task.Y_train + self.lam * self.mu).norm() / (self.lam * self.mu.norm())
+        )
+        settled = apart <= self.close or (self.least < 1 and apart > self.least)
+        self.least = min(self.least, apart)
+        return settled

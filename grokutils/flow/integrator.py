@@ -259,7 +259,9 @@ class Integrator:
         if self.first:
             lin = self._linearized(end.theta, self._pinned_sides(end))
             seen = seen + self.first * first_order.shift(lin, self._near(lin)[1])
-        self.past.append(Point(tau, end.theta, F, end.mu, end.pinned, objective, drift, sharpness, seen, slip))
+        self.past.append(
+            Point(tau, end.theta, F, end.mu, end.pinned, objective, drift, sharpness, seen, slip)
+        )
         return self.past[-1]
 
     def _near(self, lin: Linearization) -> tuple[Tensor, Tensor]:
