@@ -83,7 +83,7 @@ def follow(
         means), ``train_accuracy`` and ``test_accuracy`` (where there are classes), ``norm2`` = ‖θ‖², ``objective`` = L + 2λh
         (λ = 0: ‖F − Y‖), ``residual`` = ‖F − Y‖, ``drift`` = ‖½∂L/∂F + λμ‖, the constraint's error, ``sharpness`` (largest
         eigenvalue of the Hessian of PyTorch's mean loss, Gauss–Newton's part, by power iteration), ``slip`` (estimated error
-        of τ so far, in units of τ), ``pinned`` (pre-activations held at a kink), ``theta`` (step, parameter) if kept,
+        of τ so far, in units of τ), ``pinned`` (pre-activations held at a kink), ``ratio`` (of a first-order flow: of successive terms of its expansion), ``theta`` (step, parameter) if kept,
         ``theta_end`` (parameter), ``train_baseline`` and ``test_baseline`` (losses of the output 0) and ``event_tau`` (event),
         NaN for what did not come. In attrs ``products`` and
         ``factorizations`` count work with K; ``ended`` is "tau_end", "until", "seconds" or "callback".
@@ -180,6 +180,8 @@ class _Record:
             "slip": point.slip,
             "pinned": 0 if point.pinned is None else int(point.pinned.sum()),
         }
+        if self.path.first:
+            row["ratio"] = point.ratio
         if self.classes:
             row |= {
                 "train_accuracy": _accuracy(F, self.task.Y_train),

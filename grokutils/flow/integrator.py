@@ -58,6 +58,7 @@ class Point:
     sharpness: float  # largest eigenvalue of J H Jᵀ
     seen: Tensor  # (d,), the weights: θ, or at first order those beside the point θ of Z
     slip: float = 0.0  # sum of the estimated errors so far, along the path, as a time
+    ratio: float = 0.0  # of the second to the first term of the expansion in λ, at first order
 
 
 @dataclass
@@ -255,26 +256,25 @@ class Integrator:
         )
         slip = end.slip + (self.past[-1].slip if self.past else 0.0)
         objective, sharpness = self._objective(end.theta, F), self._sharpness(end.lin, F)
-        seen = end.theta
+        seen, ratio = end.theta, 0.0
         if self.first:
             lin = self._linearized(end.theta, self._pinned_sides(end))
-            seen = seen + self.first * first_order.shift(lin, self._near(lin)[1])
-        self.past.append(
-            Point(tau, end.theta, F, end.mu, end.pinned, objective, drift, sharpness, seen, slip)
-        )
-        return self.past[-1]
+            _, nu = self._near(lin)
+            beside, further = (first_order.shift(lin, u) for u in (nu, self._solve(lin, nu, None)))
+            seen = seen + self.first * beside
+            ratio = self.first * float(further.norm() / beside.norm().clamp(min=1e-300))
+        made = Point(tau, end.theta, F, end.mu, end.pinned, objective, drift, sharpness, seen, slip, ratio)
+        self.past.append(made)
+        return made
 
     def _near(self, lin: Linearization) -> tuple[Tensor, Tensor]:
         """μ₀ and ν of the first-order flow."""
-        accuracy = SHARE * self.tolerance * float(lin.theta.norm()) * min(1.0, 1 / self.first)
-
-        def solve(lin: Linearization, u: Tensor, guess: Tensor | None) -> Tensor:
-            return self.solver.solve(
-                lin, u, 1.0, 0.0, torch.zeros_like(u) if guess is None else guess, SHARE * accuracy
-            )
-
-        self.near = first_order.multipliers(lin, solve, self.near)
+        self.near = first_order.multipliers(lin, self._solve, self.near)
         return self.near
+
+    def _solve(self, lin: Linearization, u: Tensor, guess: Tensor | None) -> Tensor:
+        accuracy = SHARE**2 * self.tolerance * float(lin.theta.norm()) * min(1.0, 1 / self.first)
+        return self.solver.solve(lin, u, 1.0, 0.0, torch.zeros_like(u) if guess is None else guess, accuracy)
 
     def _pinned_sides(self, end: _End) -> Sides | None:
         if self.model.kinks is None:
