@@ -412,15 +412,21 @@ def crossing(path: xr.Dataset, task: Task, threshold: float = 0.5, start: int = 
     return float(records.first_crossing(-path.test_loss.isel(step=slice(start, None)), -level))
 
 
+STORED = ("predictions", "trainings", "calibration", "theory", "check")
+
+
 def stored(name: str) -> xr.Dataset:
-    """Chapter 13's records: "predictions", and the "trainings" that were run after them to test them, (run, …).
+    """Chapter 13's records, one row a case: "predictions", and the "trainings" that were run after them to test them; and others.
+
+    "calibration" is another draw of the same design, which sets :data:`SPREAD`; "theory" compares the limit and the first-order flow with
+    the flow at λ from the same points of Z; "check" compares the flow with kinks with gradient descent at ever smaller learning rates.
 
     Raises
     ------
     FileNotFoundError
         An installation of grokutils without its data folder.
     """
-    _checks.one_of("name", name, ("predictions", "trainings"))
+    _checks.one_of("name", name, STORED)
     path = Path(__file__).parent / "data" / f"delay_{name}.nc"
     if not path.exists():
         raise FileNotFoundError(

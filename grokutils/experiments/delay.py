@@ -15,6 +15,7 @@ from dataclasses import asdict, dataclass
 from importlib.resources import files
 
 import numpy as np
+import pandas as pd
 import torch
 import xarray as xr
 from scipy.integrate import RK23
@@ -343,7 +344,9 @@ def _columns(name: str, path: _Path, at: int, pace: float, kind: str) -> dict:
 
 
 def isolated_time(network, theta: Tensor, task) -> float:
-    """Slow time of eq. 20 from the embeddings of θ to the loss clock 0.5; NaN if that is far."""
+    """Slow time of eq. 20 from the embeddings of θ to the loss clock 0.5; NaN if that is far, or not defined (width ≤ n)."""
+    if network.matrices(theta)["E"].shape[1] <= len(task.X_train):
+        return np.nan
     E, level = network.matrices(theta)["E"], 0.5 * float(task.Y_test.square().mean())
 
     def slope(_, flat):
@@ -560,3 +563,168 @@ def main(
         lambda case: trained(case, told[case.number]),
         paths[what],
     )
+
+
+# What the rules compare -----------------------------------------------------------------------------------------------
+
+FEW = 3  # runs of a cell, below which no law is fitted to it
+
+
+def scores(told: xr.Dataset, ran: xr.Dataset) -> pd.DataFrame:
+    """The predictions beside their runs, one row a training, nothing left out.
+
+    Columns: those of :class:`Case` and of both files; ``kind`` ("smooth", "relu"); ``outcome`` in words; ``later`` (step of the loss clock
+    0.5 ÷ of memorization), ``waits`` (more than 1) and ``groks``; for each flow ``of_FLOW`` and ``delay_FLOW``, the errors of the step and of the
+    delay by the loss clock 0.5; for each clock ``error CLOCK`` (flow at λ from memorization) and ``covered CLOCK``; ``failed`` (one of
+    prediction and run strikes before the run ends, the other does not); ``rho`` and ``bound`` = 2ρq.
+
+    Raises
+    ------
+    ValueError
+        A training whose prediction is another than the stored one.
+    """
+    both = told.to_dataframe().merge(
+        ran.to_dataframe(), on=list(Case.__dataclass_fields__), suffixes=(" told", ""), how="inner"
+    )
+    if (both.prediction != both.hash).any():
+        raise ValueError("a training tests another prediction than the one that is stored")
+    measured, memorized, steps = both["loss 0.5"], both.memorized, both.steps
+    both["kind"] = np.where(both.activation == "relu", "relu", "smooth")
+    both["later"] = measured / memorized
+    both["waits"] = measured > memorized
+    both["groks"] = both.waits & (both.later >= records.GROKS)
+    both["outcome"] = np.select(
+        [both.reason != "", measured.isna(), ~both.waits, ~both.groks],
+        [both.reason, "does not generalize in the run", "generalizes as it memorizes", "generalizes soon"],
+        "groks",
+    )
+    for name in FLOWS:
+        both[f"of_{name}"] = both[f"{name} loss 0.5"] / measured - 1
+        both[f"delay_{name}"] = (both[f"{name} loss 0.5"] - memorized) / (measured - memorized).where(
+            both.waits
+        ) - 1
+    for clock in CLOCKS:
+        both[f"error {clock}"] = (both[f"lam {clock}"] / both[clock] - 1).where(both[clock] > memorized)
+        for name in ("lam", "init"):
+            inside = (both[f"{name} low {clock}"] <= both[clock]) & (
+                both[clock] <= both[f"{name} high {clock}"]
+            )
+            both[f"{name} covered {clock}"] = inside.where(
+                both[clock].notna() & both[f"{name} {clock}"].notna()
+            )
+    foretold = both["lam loss 0.5"].where(both["lam loss 0.5"] <= steps)
+    both["failed"] = (steps > 0) & (foretold.isna() ^ measured.isna())
+    limit, first = both["limit loss 0.5"], both["first loss 0.5"]
+    both["rho"] = (first - limit).abs() / first
+    both["bound"] = 2 * both.rho * both.ratio
+    return both
+
+
+def rivals(runs: pd.DataFrame, others: pd.DataFrame) -> pd.DataFrame:
+    """Relative errors of the delay by other laws, one row for each of ``runs`` (of :func:`scores`), NaN where a law names none.
+
+    ``constant`` and ``calibrated``, (log V_mem − log V*)/2c, are fitted in each cell (activation and p) by least squares of the
+    relative error, on the runs that grok, where it has :data:`FEW`; ``pooled`` is the calibrated law fitted to all runs of a kind; ``norm``, from the measured
+    norm at the end; ``frozen`` direction, where κ < 1/2; ``equation 20``; ``cheap``, of :func:`cheap`, from the runs ``others``.
+    """
+    waited = ((runs["loss 0.5"] - runs.memorized) * runs.pace).where(runs.groks).to_numpy()
+    log_V, ones = np.log(runs.V.to_numpy()), np.ones(len(runs))
+
+    def fitted(by: list[str], *parts) -> np.ndarray:
+        found = np.full(len(runs), np.nan)
+        for cell in runs.reset_index(drop=True)[np.isfinite(waited)].groupby(by).groups.values():
+            at = np.asarray(cell)
+            if len(at) >= FEW:
+                A = np.stack([part[at] for part in parts], 1)
+                found[at] = A @ np.linalg.lstsq(A / waited[at, None], np.ones(len(at)), rcond=None)[0]
+        return found
+
+    degree = runs.activation.map(DEGREE).to_numpy(float)
+    kappa = (1 - runs.tangent).where(runs.tangent > 0.5).to_numpy()
+    cell = ["activation", "p"]
+    delays = {
+        "constant": fitted(cell, ones),
+        "calibrated": fitted(cell, log_V, ones),
+        "pooled": fitted(["kind"], log_V, ones),
+        "norm": 0.5 * (log_V - np.log(runs.V_grok.to_numpy())),
+        "frozen": np.log((1 - kappa) / kappa) / (2 * degree),
+        "equation 20": ((runs["equation 20"] - runs.memorized) * runs.pace).to_numpy(),
+        "cheap": cheap(others)(runs),
+    }
+    return pd.DataFrame({name: law / waited - 1 for name, law in delays.items()}, index=runs.index)
+
+
+READ = ("tangent", "stiffness", "V", "held_out")  # at memorization, without training on
+
+
+class cheap:  # noqa: N801
+    """A delay read at memorization: for each kind of network log τ = a + b log(feature), chosen and fitted on other runs.
+
+    The feature of :data:`READ` (or none) with the least error on runs left out one at a time is taken.
+    """
+
+    def __init__(self, others: pd.DataFrame):
+        self.chosen: dict[str, tuple[str, np.ndarray]] = {}
+        for kind, runs in others[others.groks].groupby("kind"):
+            target = np.log(((runs["loss 0.5"] - runs.memorized) * runs.pace).to_numpy())
+            errors = {name: self._left_out(self._design(runs, name), target) for name in ("", *READ)}
+            best = min(errors, key=errors.__getitem__)
+            A = self._design(runs, best)
+            self.chosen[str(kind)] = best, np.linalg.lstsq(A, target, rcond=None)[0]
+
+    def __call__(self, runs: pd.DataFrame) -> np.ndarray:
+        """Delay in slow time of each run."""
+        found = np.full(len(runs), np.nan)
+        for kind, (name, weights) in self.chosen.items():
+            at = (runs.kind == kind).to_numpy()
+            found[at] = np.exp(self._design(runs[at], name) @ weights)
+        return found
+
+    @staticmethod
+    def _design(runs: pd.DataFrame, name: str) -> np.ndarray:
+        ones = np.ones(len(runs))
+        return np.stack([ones, np.log(runs[name].to_numpy())] if name else [ones], 1)
+
+    @staticmethod
+    def _left_out(A: np.ndarray, target: np.ndarray) -> float:
+        errors = []
+        for i in range(len(target)):
+            rest = np.arange(len(target)) != i
+            weights = np.linalg.lstsq(A[rest], target[rest], rcond=None)[0]
+            errors.append(abs(np.exp(A[i] @ weights - target[i]) - 1))
+        return float(np.mean(errors)) if errors else np.inf
+
+
+def spreads(others: pd.DataFrame, share: float = 0.95) -> dict[tuple[str, str], float]:
+    """What :data:`grokutils.delay.SPREAD` is set from: the quantile of |error| of the step over all runs and clocks of the other draw."""
+    found = {}
+    for kind, runs in others[others.waits].groupby("kind"):
+        for name, start in (("lam", "memorization"), ("init", "init")):
+            errors = [
+                (runs[f"{name} {clock}"] / runs[clock] - 1).abs()[runs[clock] > runs.memorized]
+                for clock in CLOCKS
+            ]
+            found["kinks" if kind == "relu" else "smooth", start] = float(
+                pd.concat(errors).dropna().quantile(share)
+            )
+    return found
+
+
+def others(calibration: xr.Dataset) -> pd.DataFrame:
+    """The runs of the other draw with what :func:`cheap` and :func:`spreads` read."""
+    runs = calibration.to_dataframe()
+    runs["kind"] = np.where(runs.activation == "relu", "relu", "smooth")
+    runs["waits"] = runs["loss 0.5"] > runs.memorized
+    runs["groks"] = runs["loss 0.5"] >= records.GROKS * runs.memorized
+    return runs
+
+
+def slopes(theory: pd.DataFrame, flow_name: str, most: float = 0.0101, least: float = 1e-6) -> pd.Series:
+    """Log-log slope of a flow's error in λ, for each start (activation, seed)."""
+    errors = (theory[flow_name] / theory.true - 1).abs()
+    kept = theory[(theory.lam <= most) & (errors >= least)]
+
+    def slope(rows: pd.DataFrame) -> float:
+        return float(np.polyfit(np.log(rows.lam), np.log(errors[rows.index]), 1)[0])
+
+    return kept.groupby(["activation", "seed"])[["lam"]].apply(slope)
