@@ -170,3 +170,20 @@ def test_wrong_uses_are_refused(how):
     model, theta, task = start()
     with pytest.raises(ValueError, match="first_order with lam"):
         flow.follow(model, theta, task, first_order=True, tau_end=0.1, **how)
+
+
+def test_only_decay_moves_the_point_where_training_would_land():
+    """dΦ/dτ = −DΦ(θ)θ off Z too: what the junction is the integral of."""
+    model, theta, task = start()
+    theta, X, Y, h = theta + 0.2, task.X_train, task.Y_train, 1e-3
+
+    def lands(at):
+        return flow.landing(model, at, X, Y, rtol=1e-7)
+
+    run = flow.follow(model, theta, task, lam=0.3, tau_end=h, tolerance=1e-9)
+    moved = lands(torch.from_numpy(run.theta_end.values)) - lands(theta)
+    middle = 0.5 * (theta + torch.from_numpy(run.theta_end.values))
+    expected = -h * (lands(1.001 * middle) - lands(0.999 * middle)) / 0.002
+    assert float((moved - expected).norm() / expected.norm()) < 0.01
+    gone = torch.from_numpy(run.theta_end.values) - theta
+    assert float(gone.norm()) > 3 * float(moved.norm()), "the loss has moved θ much farther than Φ"
