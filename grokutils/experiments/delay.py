@@ -557,6 +557,7 @@ def main(
     first : how many cases to go through; all where left out.
     """
     paths = paths or PATHS
+    torch.optim.SGD([torch.zeros(1)], lr=1.0)  # PyTorch imports much at the first one; not a part of any time
     listed = (cases(OTHER_SEED if what == "calibrate" else SEED) if listed is None else listed)[:first]
     if what == "calibrate":
         return run(listed, calibrated, paths[what])
