@@ -80,17 +80,16 @@ class Landing:
 
     def __init__(self, model, task, lam: float, close: float = 0.02):
         self.model, self.task, self.lam, self.close = model, task, lam, close
-        self.solver, self.mu, self.least = Multipliers(), None, torch.inf
+        self.solver, self.least = Multipliers(), torch.inf
+        self.mu: Tensor | None = None
 
     def __call__(self, theta: Tensor) -> bool:
         """Whether ``theta`` (d,), the next point of a flow at λ, is as close to the slow manifold as it will be."""
         lin = linearize(self.model, theta, self.task.X_train)
         pull = lin.jvp(theta)
         guess = torch.zeros_like(pull) if self.mu is None else self.mu
-        self.mu = self.solver.solve(lin, pull, 1.0, 0.0, guess, 1e-6 * float(theta.norm()))
-        apart = float(
-            (lin.outputs - self.task.Y_train + self.lam * self.mu).norm() / (self.lam * self.mu.norm())
-        )
+        mu = self.solver.solve(lin, pull, 1.0, 0.0, guess, 1e-6 * float(theta.norm()))
+        apart = float((lin.outputs - self.task.Y_train + self.lam * mu).norm() / (self.lam * mu.norm()))
         settled = apart <= self.close or (self.least < 1 and apart > self.least)
-        self.least = min(self.least, apart)
+        self.mu, self.least = mu, min(self.least, apart)
         return settled
