@@ -23,7 +23,6 @@ from torch import Tensor
 
 from .. import delay, flow, isolated, losses, records, tasks, training, zero_loss
 from ..errors import DivergedError, NoMultipliersError, StoppedError
-from ..flow.first_order import Landing
 from ..linearization import linearize
 from ..linearization.sharpness import sharpness
 from ..models import two_layer
@@ -296,7 +295,7 @@ def _flow(case: Case, network, task, name: str, theta: Tensor, kind: str) -> _Pa
 
     try:
         if name == "first":  # the junction: training itself, until it has settled beside Z
-            landing = Landing(network, task, case.lam)
+            landing = flow.Landing(network, task, case.lam)
             path = flow.follow(
                 network, theta, task, lam=case.lam, tau_end=TAU_END, seconds=left(),
                 callback=lambda row, at: landing(at), **how,
@@ -587,7 +586,8 @@ def scores(told: xr.Dataset, ran: xr.Dataset) -> pd.DataFrame:
 
     Columns: those of :class:`Case` and of both files; ``kind`` ("smooth", "relu"); ``outcome`` in words; ``later`` (step of the loss clock
     0.5 ÷ of memorization), ``waits`` (more than 1) and ``groks``; for each flow ``of_FLOW`` and ``delay_FLOW``, the errors of the step and of the
-    delay by the loss clock 0.5; for each clock ``error CLOCK`` (flow at λ from memorization) and ``covered CLOCK``; ``failed`` (one of
+    delay by the loss clock 0.5; ``rest``, the share of the delay that the first-order flow itself tells, and ``rest_first``, its error of that (NaN where it does not
+    begin before the clock); for each clock ``error CLOCK`` (flow at λ from memorization) and ``covered CLOCK``; ``failed`` (one of
     prediction and run strikes before the run ends, the other does not); ``rho`` and ``bound`` = 2ρq.
 
     Raises
@@ -615,6 +615,15 @@ def scores(told: xr.Dataset, ran: xr.Dataset) -> pd.DataFrame:
         both[f"delay_{name}"] = (both[f"{name} loss 0.5"] - memorized) / (measured - memorized).where(
             both.waits
         ) - 1
+    began = both.landed < both["first loss 0.5"]  # else it is the flow at λ all the way
+    for name in ("of_first", "delay_first"):
+        both[name] = both[name].where(began)
+    both["rest_first"] = (both["first loss 0.5"] - both.landed) / (measured - both.landed).where(
+        both.waits & began
+    ) - 1
+    both["rest"] = ((both["first loss 0.5"] - both.landed) / (both["first loss 0.5"] - memorized)).where(
+        began
+    )
     for clock in CLOCKS:
         both[f"error {clock}"] = (both[f"lam {clock}"] / both[clock] - 1).where(both[clock] > memorized)
         for name in ("lam", "init"):

@@ -76,6 +76,12 @@ class Landing:
 
     The expansion begins there. A run that has just memorized is still on its way: along directions of small
     eigenvalues k of K what is left of its residual falls as exp(−kτ/λ) only, and moves it along Z meanwhile.
+
+    Parameters
+    ----------
+    model, task : that are trained, with squared error.
+    lam : the study's λ.
+    close : distance that is close enough.
     """
 
     def __init__(self, model, task, lam: float, close: float = 0.02):

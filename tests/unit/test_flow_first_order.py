@@ -143,7 +143,7 @@ def test_reports_where_its_weights_are_and_its_regime():
 
 def test_begins_where_training_has_settled_beside_zero_loss():
     model, theta, task = start()
-    landing = first_order.Landing(model, task, 1e-3)
+    landing = flow.Landing(model, task, 1e-3)
     run = flow.follow(
         model,
         theta + 0.3,
