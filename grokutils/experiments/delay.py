@@ -51,6 +51,7 @@ PATIENCE = 60_000  # steps within which a run must memorize
 LONGER = 1.3  # times the last predicted clock, for which a run is trained, if not all predicted clocks strike before
 # steps × n × width × p beyond which a run is too long for our computing, and is a row without a measurement (some 20 s, 60 s)
 MOST_WORK = {"small": 2e10, "large": 6e10}
+TOO_LONG, LATE = "too long to train here", "memorizes late or not at all"
 # Seconds of processor time that one flow may take. The machine has less time to give than we had hoped: the limit and the
 # first-order flow of ReLU get little (written before any run).
 LONGEST = {"smooth": 40.0, "kinks": 20.0, "limit with kinks": 4.0, "equation 20": 2.0}
@@ -220,6 +221,12 @@ def predicted(case: Case, flows: tuple[str, ...] = FLOWS) -> list[dict]:
         if name in ("lam", "init"):
             row |= {f"{name} {end} {clock}": np.nan for end in ("low", "high") for clock in CLOCKS}
     row |= _columns("init", path, 0, pace, kind)
+    # what its own flow says takes longer than we can wait is not begun: it is a row with this reason
+    if not path.memorized / pace <= PATIENCE:
+        return [row | {"reason": LATE} | {"hash": digest(case, row | {"reason": LATE})}]
+    last = max((tau for tau in path.taus if np.isfinite(tau)), default=TAU_END)
+    if too_long(case, LONGER * last / pace):
+        return [row | {"reason": TOO_LONG} | {"hash": digest(case, row | {"reason": TOO_LONG})}]
     began = time.process_time()
     try:
         found = delay.memorize(
@@ -243,6 +250,12 @@ def predicted(case: Case, flows: tuple[str, ...] = FLOWS) -> list[dict]:
     if "limit" in flows:
         row["equation 20"] = at + isolated_time(network, theta, task) / pace
     return [row | {"hash": digest(case, row)}]
+
+
+def too_long(case: Case, steps: float) -> bool:
+    """Whether so many steps are more than we can compute."""
+    limit = MOST_WORK["large" if case.p >= 23 else "small"]
+    return steps * case.pairs * case.width * case.p > limit
 
 
 def setting(case: Case):
@@ -277,16 +290,18 @@ class _Path:
     ended: str
     landed: float  # slow time from which on the first-order flow is followed
     ratio: float = np.nan  # q of RULES, up to the loss clock 0.5
+    memorized: float = np.nan  # slow time
 
 
 def _flow(case: Case, network, task, name: str, theta: Tensor, kind: str) -> _Path:
     falls = [flow.held_out_loss(network, task, x) for x in LOSSES]
     events = falls + [flow.held_out_accuracy(network, task, x) for x in SHARES]
     last = flow.Event("all", lambda theta: max(event.value(theta) for event in events))
+    learned = flow.memorized(network, task)
     limit = name in ("limit", "first")
     seconds = LONGEST["limit with kinks"] if limit and kind == "kinks" else LONGEST[kind]
     began = time.process_time()
-    how = {"tolerance": TOLERANCE[kind], "events": events, "until": last}
+    how = {"tolerance": TOLERANCE[kind], "events": [*events, learned], "until": last}
     taus, before, ended = np.full(len(CLOCKS), np.nan), 0.0, ""
     slips, sharp = taus.copy(), 0.0
 
@@ -315,11 +330,14 @@ def _flow(case: Case, network, task, name: str, theta: Tensor, kind: str) -> _Pa
     if path.sizes["step"]:
         slips = np.abs(np.interp(path.event_tau.values[: len(CLOCKS)], path.tau, path.slip))
         taus, sharp = _struck(path, before, taus), float(path.sharpness.max())
+    memorized = float(path.event_tau[len(CLOCKS)]) if path.sizes["step"] else np.nan
     ratio = np.nan
     if "ratio" in path and path.sizes["step"]:
         till = path.tau.values + before <= np.nan_to_num(taus[CLOCKS.index("loss 0.5")], nan=np.inf)
         ratio = float(path.ratio.values[till].max(initial=0.0))
-    return _Path(tuple(taus), tuple(slips), sharp, time.process_time() - began, ended, before, ratio)
+    return _Path(
+        tuple(taus), tuple(slips), sharp, time.process_time() - began, ended, before, ratio, memorized
+    )
 
 
 def _struck(path: xr.Dataset, before: float, taus: np.ndarray) -> np.ndarray:
@@ -386,9 +404,8 @@ def trained(case: Case, told: dict) -> list[dict]:
     clocks = [told[f"lam {clock}"] for clock in CLOCKS]
     last = max((step for step in clocks if np.isfinite(step)), default=TAU_END / told["pace"])
     steps, first = int(LONGER * max(last, told["memorized"] + 100)), int(told["memorized"])
-    size = "large" if case.p >= 23 else "small"
-    if steps * case.pairs * case.width * case.p > MOST_WORK[size]:
-        return [row | {"reason": "too long to train here"}]
+    if too_long(case, steps):
+        return [row | {"reason": TOO_LONG}]
     network, task = setting(case)
     zero = float(task.Y_test.square().mean())
     at = np.unique(np.linspace(first, steps, RECORDS).round().astype(int))
