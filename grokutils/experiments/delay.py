@@ -111,7 +111,9 @@ RULES = {
     "rivals": "Smooth runs that grok: the limit flow, with nothing fitted, errs less (mean of |error| of the delay) than each of constant τ, norm bound, frozen "
     "direction, calibrated law (fitted per activation and p), equation 20 and the cheap predictor, on the runs for which both name a time; for ReLU likewise.",
     "cost": "Of smooth runs with lr·w/(1 − β) ≤ 1e-4, at least 90 % take longer to train up to the loss clock 0.5 than to predict from memorization on.",
-    "enough": "80 runs that grok, of them 25 with ReLU and 10 at p ≥ 23; with fewer, the rules are not testable here. ReLU at p = 37: five.",
+    # Before any training: the computing will not do for the target, so what a rule needs at least is said apart from it.
+    "enough": "The target: 80 runs that grok, of them 25 with ReLU and 10 at p ≥ 23, and five with ReLU at p = 37. A rule about smooth runs, or about "
+    "ReLU, is not testable here with fewer than ten of them that grok.",
 }
 
 
@@ -597,6 +599,7 @@ def main(
 
 # What the rules compare -----------------------------------------------------------------------------------------------
 
+ENOUGH = 10  # runs that grok of a kind, below which a rule about them is not testable
 FEW = 3  # runs of a cell, below which no law is fitted to it
 
 
