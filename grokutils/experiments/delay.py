@@ -477,7 +477,7 @@ STARTS = [
     Start(activation, 7000 + seed) for seed in range(2) for activation in ("gelu", "quadratic", "softplus")
 ]
 CELL = [Start("relu", 7100 + seed, 128, 59 / 66) for seed in range(3)]
-CELL_RATES = (1.0, 0.5, 0.25)  # learning rates of the study's cell, extrapolated to 0; w = 1e-4
+CELL_RATES = (1.0, 0.5)  # learning rates of the study's cell, extrapolated to 0
 
 
 def compared(start: Start, lams: tuple[float, ...] = LAMS) -> list[dict]:
@@ -525,7 +525,7 @@ def compared(start: Start, lams: tuple[float, ...] = LAMS) -> list[dict]:
     return rows
 
 
-def checked(start: Start, rates: tuple[float, ...] = CELL_RATES, w: float = 1e-4) -> list[dict]:
+def checked(start: Start, rates: tuple[float, ...] = CELL_RATES, w: float = 3e-4) -> list[dict]:
     """Slow time of the loss clock 0.5 in the study's cell: by gradient descent at each learning rate, and by the flow from the initial weights.
 
     A row: ``lr`` (0 for the flow), ``tolerance`` of the flow, ``tau``.
@@ -534,7 +534,7 @@ def checked(start: Start, rates: tuple[float, ...] = CELL_RATES, w: float = 1e-4
     task = tasks.modular(11, train_fraction=start.fraction, seed=start.seed)
     lam, theta = losses.lam("squared_error", task.Y_train, w), network.init(start.seed)
     rows = []
-    for tolerance in (3e-4, 1e-4):
+    for tolerance in (TOLERANCE["kinks"],):
         path = flow.follow(network, theta, task, lam=lam, tau_end=12.0, tolerance=tolerance, until=0.5)
         rows.append({"lr": 0.0, "tolerance": tolerance, "tau": float(path.event_tau[0])})
     end = max((row["tau"] for row in rows if np.isfinite(row["tau"])), default=6.0)
