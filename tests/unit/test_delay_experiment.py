@@ -39,18 +39,21 @@ def made(tmp_path_factory):
 
 
 def test_a_draw_is_the_seeds_and_has_what_was_asked_for():
-    cases = experiment.cases()
-    assert cases == experiment.cases()
-    assert cases != experiment.cases(experiment.OTHER_SEED)
-    counts = {stratum: sum(case.stratum == stratum for case in cases) for stratum in experiment.STRATA}
-    assert counts == {stratum: many for stratum, (many, _) in experiment.STRATA.items()}
-    seeds = {case.seed for case in cases} | {case.seed for case in experiment.cases(experiment.OTHER_SEED)}
-    assert len(seeds) == len(cases) + len(experiment.cases(experiment.OTHER_SEED)), "no seed serves twice"
-    for case in cases:
-        low, high = experiment.LAM["large" if case.p >= 23 else "small"]
-        assert low <= case.lam <= high
-        assert 2 * case.p * case.width >= case.pairs * case.p, "d ≥ nm"
-        assert case.w * case.pairs * case.p / 2 == pytest.approx(case.lam)
+    seeds, numbers = [], []
+    for draw, ranges in experiment.DRAWS.items():
+        cases = experiment.cases(draw)
+        assert cases == experiment.cases(draw)
+        counts = {stratum: sum(case.stratum == stratum for case in cases) for stratum in ranges["strata"]}
+        assert counts == ranges["strata"]
+        seeds += [case.seed for case in cases]
+        numbers += [case.number for case in cases if draw != experiment.OTHER_SEED]
+        for case in cases:
+            low, high = ranges["lam"]["large" if case.p >= 23 else "small"]
+            assert low <= case.lam <= high
+            assert 2 * case.p * case.width >= case.pairs * case.p, "d ≥ nm"
+            assert case.w * case.pairs * case.p / 2 == pytest.approx(case.lam)
+    assert len(set(seeds)) == len(seeds), "no seed serves twice"
+    assert len(set(numbers)) == len(numbers)
 
 
 def test_predicts_then_trains_and_goes_on_where_it_stopped(made):
@@ -104,9 +107,9 @@ def test_stored_cases_are_those_of_the_draw(told):
         case = drawn[row["number"]]
         assert all(row[name] == value for name, value in dataclasses.asdict(case).items())
         assert experiment.digest(case, row) == row["hash"]
-    numbers = sorted(told.number.values.tolist())
-    small = [case.number for case in drawn.values() if case.stratum in ("smooth", "relu")]
-    assert [n for n in numbers if n in small] == small[: sum(n in small for n in numbers)], "none is skipped"
+    for draw in (experiment.SEED, experiment.SECOND_SEED):
+        done = [case.number in told.number.values for case in experiment.cases(draw)]
+        assert done == sorted(done, reverse=True), "none is skipped"
 
 
 def test_each_training_tests_a_stored_prediction(told, ran):
