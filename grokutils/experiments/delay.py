@@ -481,8 +481,8 @@ def calibrated(case: Case) -> list[dict]:
 # The theory by itself, and the independent integrator -----------------------------------------------------------------
 
 LAMS = (1e-4, 3.2e-4, 1e-3, 3.2e-3, 1e-2, 3.2e-2, 1e-1)
-FINEST = 2e-5
-    2e-6  # tolerance ÷ λ of these flows: their errors stay below the first-order flow's, which falls as λ²
+FINEST = (
+    2e-5  # tolerance ÷ λ of these flows: their errors stay below the first-order flow's, which falls as λ²
 )
 
 
