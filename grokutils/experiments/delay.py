@@ -682,7 +682,7 @@ def scores(told: xr.Dataset, ran: xr.Dataset) -> pd.DataFrame:
     both["failed"] = (steps > 0) & (foretold.isna() ^ measured.isna())
     limit, first = both["limit loss 0.5"], both["first loss 0.5"]
     both["rho"] = (first - limit).abs() / first
-    both["bound"] = 2 * both.rho * both.ratio
+    both["bound"] = (2 * both.rho * both.ratio).where(began)
     return both
 
 
