@@ -696,7 +696,7 @@ def rivals(runs: pd.DataFrame, others: pd.DataFrame) -> pd.DataFrame:
     waited = ((runs["loss 0.5"] - runs.memorized) * runs.pace).where(runs.groks).to_numpy()
     log_V, ones = np.log(runs.V.to_numpy()), np.ones(len(runs))
 
-    def fitted(by: list[str], *parts) -> np.ndarray:
+    def fitted(by: list[str] | str, *parts) -> np.ndarray:
         found = np.full(len(runs), np.nan)
         for cell in runs.reset_index(drop=True)[np.isfinite(waited)].groupby(by).groups.values():
             at = np.asarray(cell)
@@ -711,7 +711,7 @@ def rivals(runs: pd.DataFrame, others: pd.DataFrame) -> pd.DataFrame:
     delays = {
         "constant": fitted(cell, ones),
         "calibrated": fitted(cell, log_V, ones),
-        "pooled": fitted(["kind"], log_V, ones),
+        "pooled": fitted("kind", log_V, ones),
         "norm": 0.5 * (log_V - np.log(runs.V_grok.to_numpy())),
         "frozen": np.log((1 - kappa) / kappa) / (2 * degree),
         "equation 20": ((runs["equation 20"] - runs.memorized) * runs.pace).to_numpy(),
