@@ -67,7 +67,7 @@ pdf: $(READY) chromium ## the whole book as one PDF, printed by Chromium
 lab: $(READY) ## open the book in JupyterLab
 	@mkdir -p $(VENV)/share/jupyter/lab/settings # it would ask whether it may fetch news
 	@echo '{"@jupyterlab/apputils-extension:notification": {"fetchNews": "false", "checkForUpdates": false}}' > $(VENV)/share/jupyter/lab/settings/overrides.json
-	$(BIN)/jupyter lab --ip=127.0.0.1 book
+	$(BIN)/jupyter lab --ip=127.0.0.1 $(if $(filter 0,$(shell id -u)),--allow-root) book # in a container one is root
 
 .PHONY: notebooks
 notebooks: $(READY) ## execute again, in place, the chapters whose code changed
@@ -142,9 +142,15 @@ chromium:
 bench: $(READY) ## speed, as ratios against named alternatives in the same run
 	$(BIN)/python -m benchmarks
 
+.PHONY: mutants
+mutants: $(READY) ## which changes of losses, linearization, flow and delay no test notices: hours; it carries on where it stopped
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check mutmut==3.8.1
+	$(ONE_THREAD) $(BIN)/mutmut run --max-children 2 $(MUTANTS)
+	$(BIN)/mutmut results
+
 .PHONY: clean
 clean: ## remove what was built; clean-all also removes the environments
-	rm -rf _build .pytest_cache .ruff_cache .hypothesis
+	rm -rf _build .pytest_cache .ruff_cache .hypothesis mutants
 
 .PHONY: clean-all
 clean-all: clean

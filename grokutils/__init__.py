@@ -16,6 +16,8 @@ PUBLIC = {
     "flow": ("follow",),
     "training": ("train",),
     "delay": ("predict_delay",),
+    "schedules": ("from_theory",),
+    "solves": ("minimize_norm",),
 }
 _HOME = {name: module for module, names in PUBLIC.items() for name in names}
 

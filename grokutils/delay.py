@@ -36,8 +36,8 @@ LEVEL = 0.05  # relative change of a time that goes with one of 2 % of the loss,
 LARGE_LOSS = 0.02  # training loss relative to that of the output 0, above which a run is not near Z
 SINGULAR = 1e-4  # σ_min of J, below which the limit λ → 0 is hardly defined
 CHECKED_OUTPUTS = 1500  # nm up to which σ_min is looked at
-# Half the width of the interval of a predicted step, relative, besides what the integration adds. Set on the other draw of
-# chapter 13's design, which holds no run that tests it: at least the 95 % quantile of the error over all runs and clocks.
+# Half the width of the interval of a predicted step, relative, besides what the integration adds. Set on the runs of
+# grokutils/data/design_calibration.nc, which test nothing: at least the 95 % quantile of the error over all runs and clocks.
 SPREAD = {
     ("smooth", "memorization"): 0.002,
     ("smooth", "init"): 0.008,
@@ -412,21 +412,15 @@ def crossing(path: xr.Dataset, task: Task, threshold: float = 0.5, start: int = 
     return float(records.first_crossing(-path.test_loss.isel(step=slice(start, None)), -level))
 
 
-STORED = ("predictions", "trainings", "calibration", "theory", "check")
-
-
 def stored(name: str) -> xr.Dataset:
-    """Chapter 13's records, one row a case: "predictions", and the "trainings" that were run after them to test them; and others.
-
-    "calibration" is another draw of the same design, which sets :data:`SPREAD`; "theory" compares the limit and the first-order flow with
-    the flow at λ from the same points of Z; "check" compares the flow with kinks with gradient descent at ever smaller learning rates.
+    """Chapter 13's records: "predictions", and the "trainings" that were run after them to test them, (run, …).
 
     Raises
     ------
     FileNotFoundError
         An installation of grokutils without its data folder.
     """
-    _checks.one_of("name", name, STORED)
+    _checks.one_of("name", name, ("predictions", "trainings"))
     path = Path(__file__).parent / "data" / f"delay_{name}.nc"
     if not path.exists():
         raise FileNotFoundError(

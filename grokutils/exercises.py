@@ -15,7 +15,7 @@ from itertools import islice
 
 import numpy as np
 import torch
-from scipy.optimize import brentq, minimize_scalar
+from scipy.optimize import brentq, minimize, minimize_scalar
 
 from . import fourier, zero_loss
 
@@ -303,6 +303,33 @@ def _edge(K):
 
 
 @_formula(
+    "14-3", "y", "L",
+    draw=lambda rng: (float(rng.uniform(0.3, 3)), int(rng.integers(2, 6))),
+    right="So an output of 8 costs 16 with two layers, 12 with three, and less than 12 with four.",
+    hint="the layers end alike: which size has each, if their product is y?",
+)  # fmt: skip
+def _price_of_an_output(y, L):
+    def price(rest):  # all layers but the last, as logarithms: any start will do
+        w = np.exp(rest)
+        return float((w**2).sum() + (y / w.prod()) ** 2)
+
+    return minimize(price, np.linspace(0.1, 0.2, L - 1), tol=1e-14, options={"gtol": 1e-9}).fun
+
+
+@_formula(
+    "15-2", "lr", "d",
+    draw=lambda rng: (rng.uniform(0.05, 0.4), rng.uniform(0.1, 2)),
+    right="For small lr it is lr d²: the fluctuation that the theory of this chapter starts from.",
+    hint="the residual becomes (1 − 2 lr) times itself plus 2 lr times the noise; when does its variance stay?",
+)  # fmt: skip
+def _plateau_variance(lr, d):
+    variance = 0.0
+    for _ in range(2000):
+        variance = (1 - 2 * lr) ** 2 * variance + (2 * lr * d) ** 2
+    return variance
+
+
+@_formula(
     "11-2", "k",
     draw=lambda rng: (rng.uniform(1, 4),),
     right="ReLU has k = 1: both parts weigh the same. The quadratic unit has k = 2.",
@@ -312,6 +339,30 @@ def _edge(K):
 def _balance(k):
     cheapest = minimize_scalar(lambda t: math.exp(2 * t) + math.exp(-2 * k * t), method="golden", tol=1e-10)
     return math.exp(2 * (1 + k) * cheapest.x)  # |e|² ÷ |w|² with |w| = |e|^(−k)
+
+
+@_formula(
+    "12-2", "rate", "w",
+    draw=lambda rng: (rng.uniform(0.1, 2), rng.uniform(0.1, 2)),
+    right="No slow mode, and it is −1; no decay to speak of, and it is 0.",
+    hint="the mode vanishes as exp(−(rate + w)t), so its delay is a number over rate + w.",
+    tolerance=1e-4,
+)  # fmt: skip
+def _elasticity(rate, w):
+    def late(decay):  # when e^(−(rate + decay)t) has fallen to a half
+        return brentq(lambda t: math.exp(-(rate + decay) * t) - 0.5, 0, 100, xtol=1e-13, rtol=1e-13)
+
+    return math.log(late(w * 1.001) / late(w / 1.001)) / (2 * math.log(1.001))
+
+
+@_formula(
+    "16-1", "h",
+    draw=lambda rng: (rng.uniform(0.05, 0.95),),
+    right="h = 1/2 is one unit of slow time.",
+    hint="without any data J is empty: compare (1 − h)θ with an implicit Euler step of θ′ = −θ.",
+)  # fmt: skip
+def _slow_time_of_a_step(h):
+    return brentq(lambda s: (1 - h) + s * (1 - h) - 1, 0, 1e3, xtol=1e-12)  # θ₊ = θ − sθ₊ with θ = 1
 
 
 @_formula(

@@ -1,6 +1,7 @@
 """The same numbers everywhere: one thread, no screen, Hypothesis examples that repeat."""
 
 import os
+import shutil
 import signal
 
 # Where tests run in the background, Ctrl-C is ignored, by every process that they start as well.
@@ -22,6 +23,36 @@ settings.register_profile(
     suppress_health_check=[HealthCheck.too_slow, HealthCheck.filter_too_much],
 )
 settings.load_profile("book")
+
+
+QUIET = [
+    "disable-quic",
+    "no-first-run",
+    "disable-background-networking",
+    "disable-component-update",
+    "disable-sync",
+]
+
+
+@pytest.fixture(scope="session")
+def browser():
+    """Chromium, which resolves no name and so reaches nothing but this machine."""
+    program = shutil.which("chromium")
+    if program is None:
+        reason = "no Chromium: install Debian's package chromium to test the built site"
+        (pytest.fail if os.environ.get("CI") else pytest.skip)(reason)
+    from playwright.sync_api import sync_playwright
+
+    with sync_playwright() as playwright:
+        options = [f"--{name}" for name in QUIET]
+        options += [
+            "--no-sandbox",
+            "--disable-gpu",
+            "--host-resolver-rules=MAP * ~NOTFOUND, EXCLUDE 127.0.0.1",
+        ]
+        opened = playwright.chromium.launch(executable_path=program, args=options)
+        yield opened
+        opened.close()
 
 
 @pytest.fixture(autouse=True)

@@ -1,3 +1,14 @@
+// The equations that a reader sees first are typeset first, and shown before the others are.
+if (window.MathJax) {
+  const settings = window.MathJax.config?.startup ?? (window.MathJax.startup = {});
+  settings.pageReady = async () => {
+    const seen = [...document.querySelectorAll(".bd-article .math")].filter((math) => math.getBoundingClientRect().top < innerHeight);
+    if (seen.length) await MathJax.typesetPromise(seen.slice(0, 8));
+    await new Promise((done) => setTimeout(done)); // a hidden page has no frames to wait for
+    return MathJax.startup.defaultPageReady();
+  };
+}
+
 // What scrolls sideways by itself (long equations, code, tables) must be within reach of the keyboard, and say that it goes on.
 const SCROLLS = ".bd-article mjx-container[display], .bd-article pre, .bd-article .output, .bd-article .pst-scrollable-table-container, .bd-article .table-scroll";
 const atEnd = (box) => box.classList.toggle("at-end", box.scrollLeft + box.clientWidth >= box.scrollWidth - 2);

@@ -16,6 +16,7 @@ SOCIAL = "_static/social/{}.png"  # the figure with the page's name, as others s
 COVER = inputs.ROOT / "book" / "_static" / "cover.png"
 SIZE = (1200, 630)  # pixels, what the large sites ask for
 WIDEST = 640  # pixels of a card's picture
+TALLEST = 0.55  # of its width
 INK, GROUND = "#1f2328", "#ffffff"
 
 
@@ -59,8 +60,10 @@ def figure(notebook: dict) -> Image.Image | None:
 
 
 def card(picture: Image.Image) -> Image.Image:
-    """The picture at a card's size, in few colours."""
-    small = picture.convert("RGB")
+    """The picture at a card's size, in few colours; of a tall one its upper part, as large as the others' panels."""
+    small = picture.convert("RGB").crop(
+        (0, 0, picture.width, min(picture.height, round(TALLEST * picture.width)))
+    )
     small.thumbnail((WIDEST, WIDEST))
     return small.quantize(64)
 

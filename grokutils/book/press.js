@@ -12,7 +12,7 @@
     `@page front { @bottom-center { content: ""; } }`,
     `.press-title { page: front; break-after: page; padding-top: 35vh; text-align: center; }`,
     `.press-title h1 { font-size: 30pt; margin: 0; } .press-title p { color: #555; font-size: 12pt; }`,
-    `.press-contents { page: front; break-after: page; } .press-contents p { font-size: 11pt; margin: 0.4em 0; }`,
+    `.press-contents { page: front; break-after: page; } .press-contents p { display: flex; justify-content: space-between; font-size: 11pt; margin: 0.4em 0; }`,
     `.bd-article ${headings} { font-size: 2.15rem; margin-top: 0; }`,
     `body { background: #fff; display: block; margin: 0; } article { max-width: none !important; padding: 0 !important; }`,
   ];
@@ -32,7 +32,7 @@
     const line = make("p", "");
     const link = make("a", "", heading.textContent.replace(/[#¶]$/, "").trim());
     link.href = `#${heading.closest("section")?.id ?? ""}`;
-    line.append(link);
+    line.append(link, make("span", "press-at"));
     contents.append(line);
   }
   const style = make("style", "", rules.join("\n"));

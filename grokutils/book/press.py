@@ -13,6 +13,10 @@ SCRIPT = Path(__file__).with_name(
     "press.js"
 )  # makes of the single page a book: title, contents, running heads
 
+# Page numbers in the contents; where nothing is listed, nothing happens.
+NUMBER = """pages => document.querySelectorAll(".press-contents a").forEach(
+  link => link.nextElementSibling.textContent = pages[decodeURIComponent(link.hash.slice(1))] ?? "")"""
+
 
 def pack(site: Path, target: Path) -> None:
     """Write the built ``site`` as a zip file with one folder inside: unpack it and open index.html."""
@@ -35,7 +39,7 @@ def print_pdf(page: Path, target: Path) -> None:
     SystemExit
         No Chromium.
     """
-    from playwright.sync_api import sync_playwright  # not needed to build the site
+    from playwright.sync_api import sync_playwright  # neither it nor pypdf is needed to build the site
 
     program = shutil.which("chromium")
     if program is None:
@@ -49,5 +53,18 @@ def print_pdf(page: Path, target: Path) -> None:
         opened.evaluate("window.MathJax?.startup?.promise?.then(() => true)")
         opened.emulate_media(media="print")
         opened.evaluate(SCRIPT.read_text(encoding="utf-8"))
-        opened.pdf(path=target, outline=True, tagged=True, prefer_css_page_size=True, print_background=True)
+        for _ in range(2):  # the second time, the contents know where each chapter came to lie
+            opened.pdf(
+                path=target, outline=True, tagged=True, prefer_css_page_size=True, print_background=True
+            )
+            opened.evaluate(NUMBER, pages(target))
         browser.close()
+
+
+def pages(pdf: Path) -> dict[str, int]:
+    """The page, counted from 1, of every place in a PDF that a link leads to."""
+    from pypdf import PdfReader
+
+    read = PdfReader(pdf)
+    places = read.named_destinations
+    return {name.lstrip("/"): read.get_destination_page_number(places[name]) + 1 for name in places}

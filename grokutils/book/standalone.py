@@ -51,8 +51,7 @@ if "grokutils" not in sys.modules:
 def packed(notebook: dict, root: Path = ROOT) -> dict:
     """A copy of a chapter that carries the package in its set-up cell."""
     made = copy.deepcopy(notebook)
-    records = any("delay.stored(" in "".join(c["source"]) for c in made["cells"])
-    cell = SETUP_CELL.format(needed=_needed(root), archive=_archive(root, records))
+    cell = SETUP_CELL.format(needed=_needed(root), archive=_archive(root, _experiments(made)))
     (setup,) = [c for c in made["cells"] if "setup" in c["metadata"].get("tags", [])]
     setup["source"] = cell.splitlines(keepends=True)
     setup["metadata"].update(
@@ -68,12 +67,19 @@ def _needed(root: Path) -> dict[str, str]:
     return {{"pillow": "PIL"}.get(name, name): wanted for name, wanted in names}
 
 
+def _experiments(notebook: dict) -> tuple[str, ...]:
+    """The experiments whose records a chapter reads, by the names that it imports."""
+    code = "\n".join("".join(c["source"]) for c in notebook["cells"] if c["cell_type"] == "code")
+    lines = re.findall(r"^from grokutils\.experiments(?:\.(\w+))? import (.+)", code, re.MULTILINE)
+    return tuple(sorted({name for line in lines for name in re.findall(r"\w+", line[0] or line[1])}))
+
+
 @cache
-def _archive(root: Path, records: bool) -> str:
-    """The package without its publishing part, its ``records`` only if asked for: the same bytes for the same files."""
+def _archive(root: Path, experiments: tuple[str, ...]) -> str:
+    """The package without its publishing part, and the records of some experiments: the same bytes for the same files."""
     package = root / "grokutils"
     files = [path for kind in ("py", "css", "js") for path in package.rglob(f"*.{kind}")]
-    files += package.rglob("*.nc") if records else ()
+    files += [path for name in experiments for path in package.glob(f"data/{name}*.nc")]
     packed = io.BytesIO()
     with zipfile.ZipFile(packed, "w", zipfile.ZIP_DEFLATED, compresslevel=9) as archive:
         for path in sorted(files):

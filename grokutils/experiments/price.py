@@ -73,24 +73,15 @@ class Case:
     seed: int
 
 
+# What was run. Left out for want of computing, so that nothing is claimed of them: a + b at larger p, ReLU beyond p = 11, other rules
+# for gelu and ReLU. Rules that name such cases are judged on those that are here, or not testable.
 CASES = [
     Case(p, activation, rule, seed)
     for activation, rule, moduli in (
-        ("quadratic", "a + b", (11, 13)),
-        ("gelu", "a + b", (11,)),
-        ("quadratic", "a + b", (17,)),
-        *(("quadratic", rule, (11,)) for rule in list(TABLES)[1:]),
-        ("gelu", "a + b", (13,)),
-        ("quadratic", "a + b", (19,)),
+        ("quadratic", "a + b", (11, 13, 17)),
+        ("gelu", "a + b", (11, 13)),
         ("relu", "a + b", (11,)),
-        ("gelu", "a + b", (17,)),
-        ("quadratic", "a + b", (23,)),
-        ("relu", "a + b", (13,)),
-        *(("gelu", rule, (11,)) for rule in list(TABLES)[1:]),
-        ("gelu", "a + b", (19,)),
-        ("relu", "a + b", (17,)),
-        ("gelu", "a + b", (23,)),
-        ("quadratic", "a + b", (29,)),
+        *(("quadratic", rule, (11,)) for rule in list(TABLES)[1:]),
     )
     for p in moduli
     for seed in SEEDS

@@ -18,12 +18,13 @@ def run(cases: Sequence, measure: Callable, path) -> xr.Dataset:
     Parameters
     ----------
     cases : dataclass instances with fields of numbers and texts; the fields become columns.
-    measure : case → list of rows, each a dict of numbers and texts with the same keys.
+    measure : case → list of rows, each a dict of numbers, texts and curves (arrays of one length) with the same keys; no rows
+        where there is nothing to measure.
     path : .nc file; it holds the finished cases after each, whole or not at all.
 
     Returns
     -------
-    Dataset with dim ``row``, one variable a column.
+    Dataset with dim ``row``, one variable a column; curves also have dim ``point``.
 
     Raises
     ------
@@ -37,10 +38,11 @@ def run(cases: Sequence, measure: Callable, path) -> xr.Dataset:
             fields = asdict(case)
             if not held(table, fields):
                 rows = [{**fields, **row} for row in measure(case)]
-                table = joined(table, rows)
-                records.save(table, path)
+                if rows:
+                    table = joined(table, rows)
+                    records.save(table, path)
             bar.update()
-    return table
+    return xr.Dataset() if table is None else table
 
 
 def held(table: xr.Dataset | None, fields: dict) -> bool:
@@ -54,6 +56,12 @@ def held(table: xr.Dataset | None, fields: dict) -> bool:
 
 def joined(table: xr.Dataset | None, rows: list[dict]) -> xr.Dataset:
     """``table`` with more rows."""
-    columns = {name: ("row", [row[name] for row in rows]) for name in rows[0]}
+    columns = {}
+    for name in rows[0]:
+        values = np.array([row[name] for row in rows])
+        columns[name] = (("row", "point")[: values.ndim], values)
     new = xr.Dataset(columns, attrs=records.provenance())
-    return new if table is None else xr.concat([table, new], dim="row", combine_attrs="override")
+    if table is None:
+        return new
+    # what a file said of its texts' lengths would cut longer ones
+    return xr.concat([table.drop_encoding(), new], dim="row", combine_attrs="override").drop_encoding()

@@ -9,15 +9,22 @@ without decay.
 from .events import Event, held_out_accuracy, held_out_loss, memorized
 from .first_order import Landing
 from .follow import follow
-from .penalties import Decay, GroupNorms, Penalty, WeightedDecay
+from .noise import Adam, Inertia, LabelNoise, Minibatches, squared_slopes
+from .penalties import Decay, GroupNorms, NuclearNorms, Penalty, ProductNorm, WeightedDecay
 from .reference import landing, reference
 
 __all__ = [
+    "Adam",
     "Decay",
     "Event",
     "GroupNorms",
+    "Inertia",
+    "LabelNoise",
     "Landing",
+    "Minibatches",
+    "NuclearNorms",
     "Penalty",
+    "ProductNorm",
     "WeightedDecay",
     "follow",
     "held_out_accuracy",
@@ -25,4 +32,5 @@ __all__ = [
     "landing",
     "memorized",
     "reference",
+    "squared_slopes",
 ]

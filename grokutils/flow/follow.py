@@ -20,6 +20,7 @@ from ..models import Model, TwoLayer
 from ..tasks import Task
 from .events import Event, held_out_loss
 from .integrator import Integrator, Point
+from .noise import Inertia
 from .penalties import Decay, Penalty
 
 CAREFUL = 0.01  # greatest step in τ where kinks are not held
@@ -44,6 +45,7 @@ def follow(
     until: float | str | Event | None = None,
     penalty: Penalty | None = None,
     force: Callable[[Tensor], Tensor] | None = None,
+    inertia: Inertia | None = None,
     kind: str = "auto",
     seconds: float | None = None,
     keep_theta: bool = False,
@@ -72,6 +74,7 @@ def follow(
         that of the output 0.
     penalty : h in place of ½‖θ‖², so that the flow is that of L + 2λh.
     force : (θ) → (d,), added to dθ/dτ.
+    inertia : I(θ) before dθ/dτ, of an optimizer such as AdamW: I∘dθ/dτ = Jᵀμ − ∇h + force, see :class:`flow.Inertia`.
     kind : of linearization, as for :func:`~grokutils.linearization.linearize`; "auto" is structured or matrix-free.
     seconds : of processor time after which no further step begins.
     keep_theta : also keep θ at every step.
@@ -110,6 +113,8 @@ def follow(
     seconds = np.inf if seconds is None else _checks.real("seconds", seconds, 0, open_low=True)
     _checks.one_of("kind", kind, KINDS)
     penalty = _check_penalty(model, penalty)
+    if inertia is not None and model.kinks is not None:
+        raise ValueError(f"inertia: kinks of {model.name} can be held without one only")
     events, last = _check_events(model, task, loss, events, until)
     if not model.smooth and model.kinks is None:
         warnings.warn(KINKED.format(model.name), stacklevel=2)
@@ -118,7 +123,7 @@ def follow(
         kind = "structured" if isinstance(model, TwoLayer) else "matrix_free"
     path = Integrator(
         model, task.X_train, task.Y_train, loss, 0.0 if first_order else lam, penalty, force, kind, tolerance,
-        max_step, lam if first_order else 0.0,
+        max_step, inertia, lam if first_order else 0.0,
     )  # fmt: skip
     record = _Record(model, task, loss, path, events, keep_theta)
     try:

@@ -8,7 +8,7 @@ Of the penalty h the part m∘θ is taken at θ₊, with its metric m (1 for wei
 
     θ₊ = D⁻¹(b + γh(m∘θ* − ∇h(θ*) + force) + γh Jᵀμ),
 
-and μ is all that has to be found: by one linear equation for squared error, by a few for any other convex loss.
+(under an inertia I, which stands before dθ/dτ, with D = I + γh m and I∘b in place of b,) and μ is all that has to be found: by one linear equation for squared error, by a few for any other convex loss.
 """
 
 from __future__ import annotations
@@ -41,11 +41,12 @@ class Weighted(Linearization):
 
 @dataclass(frozen=True)
 class Step:
-    """What a step is made of: γh, the metric m, and b + γh(m∘θ* − ∇h(θ*) + force)."""
+    """What a step is made of: γh, the metric m, I∘b + γh(m∘θ* − ∇h(θ*) + force), and the inertia I."""
 
     length: float
     metric: float | Tensor
     start: Tensor  # (d,)
+    inertia: float | Tensor = 1.0
 
     def end(
         self,
@@ -65,13 +66,13 @@ class Step:
             Newton's method does not converge: the step is too long; or K is singular.
         """
         seen: Linearization
-        if not isinstance(self.metric, Tensor):
-            shrink = 1 + self.length * self.metric
+        D = self.inertia + self.length * self.metric
+        if not isinstance(D, Tensor):
+            shrink = D
             seen, c = lin, self.length / shrink
             theta = lin.free(self.start) / shrink
             pull = lambda u: c * lin.free(lin.vjp(u))  # noqa: E731
         else:
-            D = 1 + self.length * self.metric
             seen, c = Weighted(lin, D), self.length
             theta = self.start / D
             pull = lambda u: c * lin.vjp(u) / D  # noqa: E731

@@ -4,7 +4,8 @@ With multipliers μ in place of the pull of the loss, training in slow time is
 
     dθ/dτ = J(θ)ᵀμ − ∇h(θ),    ½∂L/∂F + λμ = 0,
 
-h = ½‖θ‖² unless another penalty is given; with squared error λ = 0 gives dθ/dτ = −P_T(θ)θ on Z. Steps are those of the two-step
+h = ½‖θ‖² unless another penalty is given; with squared error λ = 0 gives dθ/dτ = −P_T(θ)θ on Z. An
+optimizer that divides by the gradient's own size has an inertia I(θ) before dθ/dτ (:mod:`.noise`). Steps are those of the two-step
 backward formula (BDF2) with J at the point that the last steps extrapolate to, so that one linear solve a step is enough for
 squared error whatever λ is. The error is O(h²), the constraint's O(h⁴), and what is left of the latter the next step
 takes back: no separate return to Z is needed. With kinks a step is solved again, from where it ended, until it is
@@ -28,6 +29,7 @@ from . import first_order
 from .events import Event, first_zero
 from .implicit import Step
 from .multipliers import Multipliers
+from .noise import Inertia
 from .penalties import Penalty
 
 SHORTEST = 1e-14  # step in τ
@@ -87,6 +89,7 @@ class Integrator:
     kind: str  # of linearization
     tolerance: float
     max_step: float
+    inertia: Inertia | None = None
     first: float = 0.0  # λ of the first-order flow, whose integration itself is at λ = 0
     solver: Multipliers = field(default_factory=Multipliers)
     past: deque[Point] = field(
@@ -124,7 +127,7 @@ class Integrator:
                 h *= max(0.1, 0.9 * ratio**-order)
                 continue
             yield self._accept(now.tau + h, end)
-            h *= min(GROWTH, max(0.3, 0.9 * max(ratio, 1e-9) ** (-1 / 3)))
+            h *= min(GROWTH, 0.9 * max(ratio, 1e-9) ** (-1 / 3))
         raise NoMultipliersError(f"{MOST_STEPS} steps did not suffice")
 
     def between(self, tau: float) -> Tensor:
@@ -152,7 +155,7 @@ class Integrator:
         """The step's error over the tolerance, and its end; None where it must be shorter."""
         star, b, gamma, share = self._extrapolated(h)
         try:
-            end = self._end(star, b, gamma * h)
+            end = self._end(star, b, gamma * h, self.past[-1].tau + h)
         except NoMultipliersError:
             if h < SHORTEST or self.lam == 0:
                 raise
@@ -176,26 +179,38 @@ class Integrator:
         objective = self._objective(end.theta, end.outputs)
         if self.lam == 0:
             return objective <= self.tolerance * float(self.Y.norm())
-        return self.force is not None or objective <= self.past[-1].objective * (1 + 1e-9)
+        driven = self.force is not None or self.inertia is not None
+        return driven or objective <= self.past[-1].objective * (1 + 1e-9)
 
     def _objective(self, theta: Tensor, F: Tensor) -> float:
         if self.lam == 0:
             return float((F - self.Y).norm())
         return float(self.loss.value(F, self.Y)) + 2 * self.lam * self.penalty.value(theta)
 
-    def _end(self, star: Tensor, b: Tensor, length: float) -> _End:
-        metric = self.penalty.metric(star)
-        push = metric * star - self.penalty.gradient(star)
+    def _step(self, star: Tensor, b: Tensor, length: float, tau: float) -> Step:
+        inertia: float | Tensor
+        if self.inertia is None:
+            metric = self.penalty.metric(star)
+            push, inertia = metric * star - self.penalty.gradient(star), 1.0
+        else:
+            inertia = self.inertia.at(star, tau)
+            metric, push = inertia, self.inertia.force(star, inertia)
+            if not self.inertia.decoupled:
+                metric = self.penalty.metric(star)
+                push = push + metric * star - self.penalty.gradient(star)
         if self.force is not None:
             push = push + self.force(star)
-        sides = self._sides(star)
         if self.first:
+            sides = self._sides(star)
             lin = self._linearized(star, sides)
             mu0, nu = self._near(lin)
             push = push + self.first * first_order.correction(
                 lambda theta: self._linearized(theta, sides), lin, mu0, nu
             )
-        step, mu = Step(length, metric, b + length * push), self.past[-1].mu
+        return Step(length, metric, inertia * b + length * push, inertia)
+
+    def _end(self, star: Tensor, b: Tensor, length: float, tau: float) -> _End:
+        step, mu, sides = self._step(star, b, length, tau), self.past[-1].mu, self._sides(star)
         mu = torch.zeros_like(self.Y) if mu is None else mu
         at, accuracy = star, SHARE * self._allowed(star)
         attempt = 0
@@ -205,7 +220,7 @@ class Integrator:
             if sides is None or self.model.kinks is None:
                 return _End(at, mu, None, lin)
             E, W = self.model.matrices(at).values()
-            stiffness = float(1 + length * metric) / length  # kinks are held under plain decay only
+            stiffness = float(1 + length * step.metric) / length  # kinks are held under plain decay only
             other = sides.fitting(self.X @ E, mu @ W.mT, stiffness, self.model.kinks, attempt >= SWITCHES)
             if other is None:
                 return _End(at, mu, sides.pinned, lin)
@@ -256,6 +271,8 @@ class Integrator:
         )
         slip = end.slip + (self.past[-1].slip if self.past else 0.0)
         objective, sharpness = self._objective(end.theta, F), self._sharpness(end.lin, F)
+        if self.inertia is not None:
+            self.inertia.passed(end.theta, tau)
         seen, ratio = end.theta, 0.0
         if self.first:
             lin = self._linearized(end.theta, self._pinned_sides(end))

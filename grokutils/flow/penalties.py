@@ -123,3 +123,78 @@ class GroupNorms:
     def metric(self, theta: Tensor) -> Tensor:
         """1/‖θ_g‖ for each parameter, (d,): the stiff part of ∇²h, but for its radial direction."""
         return 1 / self._norms(theta)[self.groups]
+
+
+class ProductNorm:
+    """(L/2) Π ‖W_l‖^(2/L) over the L parameters of a model: ½‖θ‖² where all layers are equally large, and blind to their balance.
+
+    Parameters
+    ----------
+    model : whose parameters are meant.
+    """
+
+    def __init__(self, model):
+        self.model = model
+
+    def _squares(self, theta: Tensor) -> list[Tensor]:
+        return [W.square().sum().clamp(min=1e-300) for W in self.model.matrices(theta).values()]
+
+    def value(self, theta: Tensor) -> float:
+        """h, a number."""
+        squares = self._squares(theta)
+        return 0.5 * len(squares) * float(torch.stack(squares).log().mean().exp())
+
+    def gradient(self, theta: Tensor) -> Tensor:
+        """∇h, (d,)."""
+        return self.metric(theta) * theta
+
+    def metric(self, theta: Tensor) -> Tensor:
+        """Π ‖W_l‖^(2/L) / ‖W_l‖² for each parameter, (d,): ∇h = metric ∘ θ."""
+        squares = self._squares(theta)
+        mean = torch.stack(squares).log().mean().exp()
+        parts = zip(self.model.matrices(theta).values(), squares, strict=True)
+        return torch.cat([(mean / square).expand(W.numel()) for W, square in parts])
+
+
+class NuclearNorms:
+    """Σ tr √(W_lᵀW_l + ε²): the nuclear norms of all parameters, rounded at 0.
+
+    Parameters
+    ----------
+    model : whose parameters, all of them matrices, are meant.
+    rounding : ε, in units of θ.
+
+    Raises
+    ------
+    ValueError
+        A parameter that is no matrix, or a rounding that is not positive.
+    """
+
+    def __init__(self, model, rounding: float = 1e-3):
+        self.model, self.rounding = model, _checks.real("rounding", rounding, 0, open_low=True)
+        for name, shape in model.shapes.items():
+            if len(shape) != 2:
+                raise ValueError(f"{name} has shape {shape}: must be a matrix")
+
+    def value(self, theta: Tensor) -> float:
+        """h, a number."""
+        matrices = self.model.matrices(theta).values()
+        return sum(
+            float((torch.linalg.svdvals(W).square() + self.rounding**2).sqrt().sum()) for W in matrices
+        )
+
+    def gradient(self, theta: Tensor) -> Tensor:
+        """∇h, (d,)."""
+        parts = {}
+        for name, W in self.model.matrices(theta).items():
+            U, s, V = torch.linalg.svd(W, full_matrices=False)
+            parts[name] = (U * (s / (s.square() + self.rounding**2).sqrt())) @ V
+        return self.model.flat(**parts)
+
+    def metric(self, theta: Tensor) -> Tensor:
+        """For each layer ‖W_l‖_*/‖W_l‖², (d,): what of ∇h lies along θ."""
+        parts = []
+        for W in self.model.matrices(theta).values():
+            ratio = torch.linalg.svdvals(W).sum() / W.square().sum().clamp(min=1e-300)
+            parts.append(ratio.expand(W.numel()))
+        return torch.cat(parts)

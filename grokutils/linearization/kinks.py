@@ -47,7 +47,7 @@ class Sides:
         wrong = ~self.pinned & (self.on != (Z > 0))
         if hold:
             return Sides(self.on & ~wrong, self.pinned | wrong) if wrong.any() else None
-        low, high = (pull * slope if slope else torch.zeros_like(pull) for slope in slopes)
+        low, high = (pull * slope for slope in slopes)
         attracts = pull < 0  # towards 0 from both sides, if anything is
         q = Z * (-stiffness / SPRING)
         down = self.pinned & (q > low)

@@ -28,7 +28,7 @@ def sharpness(model, theta: Tensor, task, loss: str | Loss = "squared_error") ->
     H = loss.curvature(lin.outputs, Y)
 
     def times(w: np.ndarray) -> np.ndarray:
-        u = H.root(torch.from_numpy(w).to(lin.outputs.dtype).view_as(lin.outputs))
+        u = H.root(torch.from_numpy(w).view_as(lin.outputs))
         return H.root_transposed(lin.jvp(lin.vjp(u))).flatten().numpy()
 
     size = lin.outputs.numel()

@@ -30,8 +30,8 @@ def solve(
     right = H.root_transposed(u)
     if u.numel() <= FACTORED if factored is None else factored:
         L = _whole(lin, c, lam, H)
-        w = lapack.dpotrs(L, right.reshape(-1, 1).numpy(), lower=1)[0]
-        return H.root(torch.from_numpy(w.reshape(right.shape)))
+        w = lapack.dpotrs(L, right.flatten().numpy(), lower=1)[0]
+        return H.root(torch.from_numpy(w).view_as(right))
     return H.root(_searched(lin, right, c, lam, H, tolerance))
 
 
@@ -86,8 +86,6 @@ def _searched(
 
 def _overlaps(H: Curvature, F: Tensor) -> Tensor:
     """T (n, n), T_ij² = ‖S_i‖²‖S_j‖²/m² in Frobenius' norm: what H makes of the blocks of G ⊗ I, roughly."""
-    if type(H) is Curvature:
-        return torch.ones((), dtype=F.dtype)
     units = torch.eye(F.shape[1], dtype=F.dtype)
     squares = torch.stack([H.root(unit.expand_as(F)).square().sum(1) for unit in units])
     size = squares.mean(0).sqrt()

@@ -63,7 +63,7 @@ class Structured(Linearization):
 
     def _hold(self, pinned: Tensor | None, spring: float) -> None:
         """B (units, most, d_in) of the hidden units that have pinned inputs, filled up with rows 0."""
-        self.units, self.B = torch.zeros(0, dtype=torch.long), self.E.new_zeros(0, 0, self.E.shape[0])
+        self.units = self.B = torch.zeros(0)
         if pinned is None or not pinned.any():
             return
         self.S = self.S.masked_fill(pinned, 0.0)
@@ -74,7 +74,7 @@ class Structured(Linearization):
         rows[unit, place] = self.X.matrix[sample]
         self._pins = unit, place
         G = rows @ rows.mT
-        diagonal = torch.ones(rows.shape[:2], dtype=rows.dtype)
+        diagonal = rows.new_ones(rows.shape[:2])
         diagonal[unit, place] = spring
         G.diagonal(dim1=1, dim2=2).add_(diagonal)
         self.B = torch.linalg.solve_triangular(torch.linalg.cholesky(G), rows, upper=False)

@@ -16,10 +16,9 @@ CHAPTER = chapters.ROOT / "book/re_running.ipynb"
 
 
 @pytest.fixture
-def cell(tmp_path) -> str:
+def cell() -> str:
     """The stand-alone set-up cell of a chapter."""
-    (path,) = standalone.write([CHAPTER], tmp_path / "alone")
-    notebook = json.loads(path.read_text(encoding="utf-8"))
+    notebook = standalone.packed(json.loads(CHAPTER.read_text(encoding="utf-8")))
     (found,) = [c for c in notebook["cells"] if "setup" in c["metadata"].get("tags", [])]
     return "".join(found["source"])
 

@@ -123,7 +123,7 @@ def test_every_picture_says_what_it_shows(page):
 @every_chapter
 def test_no_code_cell_is_longer_than_a_screen(page):
     """What is shown fits half a screen; behind a mark a figure may take one cell, however it is wrapped."""
-    most = {cell.id: 30 if "idea" in cell.metadata.get("tags", []) else 85 for cell in chapters.code(page)}
+    most = {cell.id: 30 if "idea" in cell.metadata.get("tags", []) else 80 for cell in chapters.code(page)}
     long = {cell.id: n for cell in chapters.code(page) if (n := cell.source.count("\n")) > most[cell.id]}
     assert not long, "reusable code belongs in grokutils"
 

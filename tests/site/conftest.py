@@ -5,7 +5,6 @@ from __future__ import annotations
 import functools
 import http.server
 import os
-import shutil
 import threading
 from contextlib import contextmanager
 from pathlib import Path
@@ -16,13 +15,6 @@ import pytest
 SITE = chapters.ROOT / "_build" / "stored" / "_build" / "html"
 # Chromium's own hints on how fast plotly reads pixels back, given where it draws without a graphics card.
 HINTS = ("GL Driver Message", "Canvas2D: Multiple readback operations")
-QUIET = [
-    "disable-quic",
-    "no-first-run",
-    "disable-background-networking",
-    "disable-component-update",
-    "disable-sync",
-]
 
 
 @pytest.fixture(scope="session")
@@ -59,27 +51,6 @@ def _served(site: Path):
 class _Quiet(http.server.SimpleHTTPRequestHandler):
     def log_message(self, *args):
         pass
-
-
-@pytest.fixture(scope="session")
-def browser():
-    """Chromium, which resolves no name and so reaches nothing but this machine."""
-    program = shutil.which("chromium")
-    if program is None:
-        reason = "no Chromium: install Debian's package chromium to test the built site"
-        (pytest.fail if os.environ.get("CI") else pytest.skip)(reason)
-    from playwright.sync_api import sync_playwright
-
-    with sync_playwright() as playwright:
-        options = [f"--{name}" for name in QUIET]
-        options += [
-            "--no-sandbox",
-            "--disable-gpu",
-            "--host-resolver-rules=MAP * ~NOTFOUND, EXCLUDE 127.0.0.1",
-        ]
-        opened = playwright.chromium.launch(executable_path=program, args=options)
-        yield opened
-        opened.close()
 
 
 @pytest.fixture

@@ -9,6 +9,7 @@ from concurrent.futures import ThreadPoolExecutor
 import chapters
 import nbformat
 import pytest
+from pypdf import PdfReader
 
 from grokutils.book import press
 
@@ -60,6 +61,23 @@ def test_zip_file_holds_every_page_in_one_folder(site, tmp_path):
         names = set(archive.namelist())
     assert {f"{press.NAME}/{page}.html" for page in [*chapters.pages(), "index"]} <= names
     assert all(name.startswith(f"{press.NAME}/") for name in names)
+
+
+def test_contents_tell_the_page_of_each_chapter(tmp_path, browser):
+    assert browser.is_connected()  # Chromium is there, or this is skipped
+    chapters_of = "".join(
+        f'<section id="part-{n}"><h1>Part {n}</h1>{"<p>words</p>" * 150 * n}</section>' for n in (1, 2, 3)
+    )
+    page, target = tmp_path / "book.html", tmp_path / "book.pdf"
+    page.write_text(f'<title>A Book</title><article class="bd-article">{chapters_of}</article>')
+    with ThreadPoolExecutor(1) as pool:  # the tests' own browser holds this thread's event loop
+        pool.submit(press.print_pdf, page, target).result()
+    read = PdfReader(target)
+    texts = [sheet.extract_text() for sheet in read.pages]
+    told = dict(re.findall(r"Part (\d)\s+(\d+)", texts[1]))  # after the title page
+    begins = {str(n): 1 + next(at for at, text in enumerate(texts[2:], 2) if f"Part {n}" in text.split("words")[0]) for n in (1, 2, 3)}  # fmt: skip
+    assert {n: int(at) for n, at in told.items()} == begins
+    assert len(set(begins.values())) == 3
 
 
 def test_a_page_prints_as_pdf(site, tmp_path, browser):

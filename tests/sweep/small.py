@@ -40,7 +40,7 @@ total = 10 * n + seed
 if fail:
     raise RuntimeError("asked to")
 if do == "wait":
-    time.sleep(60)
+    time.sleep(300)
 if do == "fill":
     much = [bytearray(10**7) for _ in range(100)]
     time.sleep(60)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import shutil
 from collections import Counter
 
 import nbformat
@@ -121,20 +120,6 @@ def test_what_could_not_be_tested_neither_holds_nor_fails():
     wide = report._wide(found, ["n"])
     ((_, alt),) = report._all_figures(wide, found, ["n"])
     assert alt == "share where c holds: from 0.5 at n = 1 to 1 at n = 2"
-
-
-@pytest.fixture(scope="module")
-def browser():
-    """Chromium."""
-    program = shutil.which("chromium")
-    if program is None:
-        pytest.skip("no Chromium")
-    from playwright.sync_api import sync_playwright
-
-    with sync_playwright() as playwright:
-        launched = playwright.chromium.launch(executable_path=program, args=["--no-sandbox", "--disable-gpu"])
-        yield launched
-        launched.close()
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])

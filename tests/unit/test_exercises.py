@@ -44,8 +44,12 @@ ANSWERS = {
     "09-4": (lambda u, v: (u - 1j * v) / 2, lambda u, v: (u + 1j * v) / 2),
     "10-3": (lambda p, s: s * (p - 1) / p, lambda p, s: s),
     "11-2": (lambda k: k, lambda k: k + 1),
+    "12-2": (lambda rate, w: -w / (rate + w), lambda rate, w: -rate / (rate + w)),
+    "16-1": (lambda h: h / (1 - h), lambda h: -math.log(1 - h)),
     "17-3": (lambda n, m, w: n * m * w / 2, lambda n, m, w: n * w / 2),
     "13-4": (lambda K: 1 / np.linalg.eigvalsh(K)[-1], lambda K: 1 / np.trace(K)),
+    "14-3": (lambda y, L: L * y ** (2 / L), lambda y, L: L * y ** (1 / L)),
+    "15-2": (lambda lr, d: lr * d**2 / (1 - lr), lambda lr, d: lr * d**2),
 }
 
 every_exercise = pytest.mark.parametrize("name", exercises.REGISTRY)

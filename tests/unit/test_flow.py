@@ -1,14 +1,20 @@
 """The implicit flow against the reference, between linearizations, in its order, and in what every gradient flow obeys."""
 
+import re
+import time
+
 import numpy as np
 import pytest
 import torch
 
 from grokutils import flow, losses, models, records, tasks, training, zero_loss
-from grokutils.errors import StoppedError
-from grokutils.flow.integrator import Integrator
+from grokutils.errors import NoMultipliersError, StoppedError
+from grokutils.flow import events, implicit, integrator, multipliers
+from grokutils.flow.implicit import Step
+from grokutils.flow.integrator import Integrator, Point
 from grokutils.flow.multipliers import Multipliers
-from grokutils.linearization import linearize
+from grokutils.linearization import Sides, linearize
+from grokutils.linearization.sharpness import sharpness
 
 DECAY = flow.Decay()
 
@@ -136,6 +142,376 @@ def test_slip_bounds_the_error_of_the_time_and_falls_with_the_tolerance():
     assert abs(float(fine.slip[-1])) < 1e-2 * abs(float(coarse.slip[-1]))
 
 
+# One step: its formula, its length, its multipliers
+
+
+def on_a_curve(theta_of, *times, **how):
+    """An integrator whose last points lie on the curve ``theta_of``."""
+    model, _, task = small()
+    fixed = {"penalty": DECAY, "force": None, "kind": "structured", "tolerance": 1e-4, "max_step": 1.0}
+    path = Integrator(
+        how.pop("model", model),
+        task.X_train,
+        task.Y_train,
+        losses.squared_error,
+        **{"lam": 0.1, **fixed, **how},
+    )
+    for tau in times:
+        at = theta_of(tau)
+        path.past.append(Point(tau, at, model(at, task.X_train), None, None, 1.0, 0.0, 1.0))
+    return path
+
+
+def polynomial(degree):
+    """A curve (τ) → θ and its derivative, for the network of :func:`small`."""
+    C = torch.randn(degree + 1, 35, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
+    return (
+        lambda tau: sum(c * tau**k for k, c in enumerate(C)),
+        lambda tau: sum(k * c * tau ** (k - 1) for k, c in enumerate(C) if k),
+    )
+
+
+def test_two_step_formula_and_extrapolations_are_exact_on_polynomials():
+    """Of degree 2 with unequal steps: BDF2, and θ* from three points; of degree 1, θ* from two; and Euler's first step."""
+    theta, slope = polynomial(2)
+    path, h = on_a_curve(theta, 0.1, 0.3, 0.45), 0.25
+    star, b, gamma, _ = path._extrapolated(h)
+    torch.testing.assert_close(star, theta(0.7))
+    torch.testing.assert_close(b + gamma * h * slope(0.7), theta(0.7))
+    line, steady = polynomial(1)
+    star, b, gamma, share = on_a_curve(line, 0.3, 0.45)._extrapolated(h)
+    torch.testing.assert_close(star, line(0.7))
+    torch.testing.assert_close(b + gamma * h * steady(0.7), line(0.7))
+    assert share == 0.3
+    star, b, gamma, share = on_a_curve(line, 0.3)._extrapolated(h)
+    assert torch.equal(star, line(0.3))
+    assert torch.equal(b, line(0.3))
+    assert (gamma, share) == (1.0, 0.5)
+
+
+def test_milnes_estimate_is_exact_on_a_cubic():
+    theta, slope = polynomial(3)
+    star, b, gamma, share = on_a_curve(theta, 0.1, 0.3, 0.45)._extrapolated(0.25)
+    end = b + gamma * 0.25 * slope(0.7)
+    torch.testing.assert_close(share * (end - star), end - theta(0.7))
+
+
+def test_times_inside_a_step_are_those_of_a_cubic_through_four_points():
+    theta, _ = polynomial(3)
+    path = on_a_curve(theta, 0.0, 0.1, 0.25, 0.5)
+    for tau in (0.25, 0.31, 0.5):
+        torch.testing.assert_close(path.between(tau), theta(tau))
+    event = flow.Event("passed", lambda t: float((theta(0.4) - t) @ (theta(0.5) - theta(0.25))))
+    at_end = event.value(theta(0.5))
+    assert path.time_of(event, at_end) == pytest.approx(0.4, abs=1e-6)
+    assert path.time_of(event, 0.0) == 0.5
+    assert on_a_curve(theta, 0.2).time_of(event, -1.0) == 0.2  # it was so from the beginning
+    two = on_a_curve(polynomial(1)[0], 0.2, 0.6)
+    torch.testing.assert_close(two.between(0.3), polynomial(1)[0](0.3))
+
+
+def scripted(monkeypatch, ratios, **how):
+    """An integrator whose steps have the errors ``ratios`` (over the tolerance, refused above 2), and what it tries."""
+    theta, tried, given = torch.ones(35, dtype=torch.float64), [], iter(ratios)
+    path = on_a_curve(lambda tau: theta, **how)
+
+    def tries(self, h):
+        tried.append(h)
+        ratio = next(given)
+        return ratio, theta if ratio <= 2 else None
+
+    def accepts(self, tau, end):
+        self.past.append(Point(tau, theta, None, None, None, 1.0, 0.0, 1.0))
+        return self.past[-1]
+
+    monkeypatch.setattr(Integrator, "_try", tries)
+    monkeypatch.setattr(Integrator, "_accept", accepts)
+    return path, tried, (point.tau for point in path.points(theta, 1.0))
+
+
+def test_steps_grow_and_shrink_by_the_order_of_their_error(monkeypatch):
+    ratios = [8.0, 1e3, 1e-9, 1.0, 2.0, 8.0, 1e9, 1e-300, 0.0]
+    path, tried, taus = scripted(monkeypatch, ratios)
+    reached = [next(taus) for _ in range(6)]
+    first = [0.9 / 8**0.5, 0.1]  # Euler's first step, whose error is of second order
+    later = [2.0, 0.9, 0.9 / 2 ** (1 / 3), 0.45, 0.1, 2.0]
+    assert tried[0] == path.tolerance
+    np.testing.assert_allclose(np.divide(tried[1:], tried[:-1]), first + later)
+    np.testing.assert_allclose(reached, np.cumsum([0.0, *np.array(tried)[[2, 3, 4, 7, 8]]]))
+    assert path.refused == 4
+
+
+def test_steps_keep_to_the_greatest_one_and_end_where_they_are_told_to(monkeypatch):
+    _, tried, taus = scripted(monkeypatch, [0.0] * 9, max_step=0.3, tolerance=0.1)
+    np.testing.assert_allclose(list(taus), [0.0, 0.1, 0.3, 0.6, 0.9, 1.0])
+    np.testing.assert_allclose(tried, [0.1, 0.2, 0.3, 0.3, 0.1])
+
+
+def test_steps_are_finer_while_the_loss_moves_the_weights(monkeypatch):
+    def steps(start, lam):
+        model, theta, task = start()
+        counts = []
+        for finer in (20.0, 1.0):
+            monkeypatch.setattr(integrator, "FINER", finer)
+            run = flow.follow(model, theta, task, lam=lam, tau_end=0.05, tolerance=1e-3)
+            counts.append(run.sizes["step"])
+        return counts
+
+    fine, coarse = steps(small, 1e-2)
+    assert fine > 1.5 * coarse  # 20^⅓ is 2.7
+    fine, coarse = steps(on_zero_loss, 0.0)
+    assert fine == coarse
+
+
+def test_sides_of_kinks_that_go_round_in_circles_are_held(monkeypatch):
+    """A step is solved again while its sides do not fit; from the ninth time on nothing is let go."""
+    model, theta, task = small(activation="relu")
+    holds = []
+
+    def never(self, Z, pull, stiffness, slopes, hold):
+        holds.append(hold)
+        assert slopes == (0.0, 1.0)
+        assert stiffness == pytest.approx(1001)  # (1 + γh)/γh
+        return None if hold else self
+
+    monkeypatch.setattr(Sides, "fitting", never)
+    path = on_a_curve(lambda tau: theta, model=model)
+    path.past.append(Point(0.0, theta, model(theta, task.X_train), None, None, 1.0, 0.0, 1.0))
+    end = path._end(theta, theta, 1e-3, 0.0)
+    assert holds == 8 * [False] + [True]
+    assert not end.pinned.any()
+
+
+def test_a_step_that_cannot_be_taken_asks_for_a_shorter_one(monkeypatch):
+    theta = small()[1]
+
+    def failing(self, *of):
+        raise NoMultipliersError("not there")
+
+    def lost(self, *of):
+        return integrator._End(theta * torch.nan, None, None, None)
+
+    for end in (failing, lost):
+        monkeypatch.setattr(Integrator, "_end", end)
+        assert on_a_curve(lambda tau: theta, 0.0)._try(1e-3) == (integrator.TOO_LONG, None)
+    monkeypatch.setattr(Integrator, "_end", failing)
+    for h, lam in [(1e-3, 0.0), (1e-15, 0.1)]:  # where a shorter one would not help
+        with pytest.raises(NoMultipliersError, match="not there"):
+            on_a_curve(lambda tau: theta, 0.0, lam=lam)._try(h)
+
+
+def test_no_way_on_is_said(monkeypatch):
+    model, theta, task = small()
+
+    def follow():
+        flow.follow(model, theta, task, lam=0.1, tau_end=1.0)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(integrator, "MOST_STEPS", 20)
+        with pytest.raises(
+            StoppedError, match=r"^stopped after tau = 0\.\d+: 20 steps did not suffice\. The rec"
+        ) as stopped:
+            follow()
+        assert 1 < stopped.value.records.sizes["step"] <= 21
+    with monkeypatch.context() as patch:
+        patch.setattr(Integrator, "_try", lambda self, h: (integrator.TOO_LONG, None))
+        with pytest.raises(StoppedError, match="tau = 0: no step is short enough for this tolerance"):
+            follow()
+
+
+@pytest.mark.parametrize("loss", ["squared_error", "cross_entropy"])
+@pytest.mark.parametrize("metric", [1.0, 0.3, "uneven"])
+def test_a_step_ends_where_its_two_equations_hold(loss, metric):
+    """(1 + γh m)θ₊ = start + γh Jᵀμ and ½∂L/∂F(F₊) + λμ = 0, for any guess of μ."""
+    model, theta, task = small(loss)
+    lin, loss, lam, length = linearize(model, theta, task.X_train), losses.loss(loss), 0.02, 0.4
+    if metric == "uneven":
+        metric = torch.linspace(0, 3, model.d, dtype=torch.float64)
+    step, solver = Step(length, metric, 0.9 * theta), Multipliers()
+    guess = torch.full_like(task.Y_train, 0.1)
+    end, mu = step.end(lin, task.Y_train, loss, lam, guess, solver, 1e-10)
+    F = lin.outputs + lin.jvp(end - theta)
+    torch.testing.assert_close((1 + length * metric) * end, 0.9 * theta + length * lin.vjp(mu))
+    torch.testing.assert_close(loss.gradient(F, task.Y_train), -lam * mu, rtol=1e-7, atol=1e-9)
+
+
+class Misjudged(losses.CrossEntropy):
+    """A curvature that is ``factor`` times as large as it is."""
+
+    def __init__(self, factor):
+        self.factor = factor
+
+    def curvature(self, F, Y):
+        class Scaled(losses.SoftmaxCurvature):
+            root = lambda S, U: self.factor**0.5 * losses.SoftmaxCurvature.root(S, U)  # noqa: E731
+            root_transposed = lambda S, U: self.factor**0.5 * losses.SoftmaxCurvature.root_transposed(S, U)  # noqa: E731
+
+        return Scaled(torch.softmax(F, 1))
+
+
+def test_newtons_method_says_that_it_fails(monkeypatch):
+    """At once where its corrections grow, or after CORRECTIONS of them."""
+    model, theta, task = small("cross_entropy")
+    lin, solver, asked = linearize(model, theta, task.X_train), Multipliers(), []
+    correct = solver.correct
+    monkeypatch.setattr(solver, "correct", lambda *of: asked.append(1) or correct(*of))
+
+    def end(factor):
+        asked.clear()
+        loss = Misjudged(factor)
+        Step(0.4, 1.0, theta).end(lin, task.Y_train, loss, 0.02, 0 * task.Y_train, solver, 1e-8)
+
+    fails = r"^Newton's method does not find the multipliers of a step$"
+    end(1.0)
+    needed = len(asked)
+    with pytest.raises(NoMultipliersError, match=fails):
+        end(0.05)
+    assert len(asked) < 5
+    monkeypatch.setattr(implicit, "CORRECTIONS", needed)
+    end(1.0)
+    monkeypatch.setattr(implicit, "CORRECTIONS", needed - 1)
+    with pytest.raises(NoMultipliersError, match=fails):
+        end(1.0)
+
+
+def dense(lin, c, lam, H=None):
+    """cK + λI as a matrix; cHK + λI for a curvature H."""
+    size = lin.outputs.numel()
+    K, one = c * lin.gram(), torch.eye(size, dtype=torch.float64)
+    if H is not None:
+        K = torch.stack([H.times(e.view_as(lin.outputs)).flatten() for e in one]).T @ K
+    return K + lam * one
+
+
+@pytest.mark.parametrize("few", [True, False])
+@pytest.mark.parametrize("lam", [0.0, 0.3])
+def test_multipliers_keep_their_factor_while_it_serves(monkeypatch, few, lam):
+    """One factor solves at its own point by one product, at near points by some, and at far c is replaced."""
+    monkeypatch.setattr(multipliers, "FACTORED", 6 if few else 5)
+    model, theta, task = small()
+    X, solver = task.X_train, Multipliers()
+    lin, u = linearize(model, theta, X), task.Y_train
+    zero = torch.zeros_like(u)
+
+    def check(lin, c, guess=zero):
+        before = solver.products
+        mu = solver.solve(lin, u, c, lam, guess, 1e-10)
+        expected = torch.linalg.solve(dense(lin, c, lam), u.flatten()).view_as(u)
+        error = c * lin.vjp(mu - expected)
+        assert error.norm() <= 2e-10
+        return solver.products - before
+
+    assert check(lin, 0.5) <= (1 if few else 10)
+    near = linearize(model, theta * 1.01, X)
+    assert check(near, 0.5) <= 10
+    assert check(near, 2.0) <= 12
+    assert solver.factorizations == 1
+    exact = torch.linalg.solve(dense(near, 2.0, lam), u.flatten()).view_as(u)
+    assert check(near, 2.0, exact) == 1  # a guess is looked at, and found good
+    check(near, 0.5 * 31)
+    assert solver.factorizations == (2 if lam else 1)
+    check(near, 0.5 / 1.1)
+    assert solver.factorizations == (3 if lam else 1)
+    far = linearize(model, -3 * theta.flip(0), X)
+    check(far, 0.5)
+
+
+@pytest.mark.parametrize("few", [True, False])
+def test_corrections_solve_their_equation(monkeypatch, few):
+    monkeypatch.setattr(multipliers, "FACTORED", 6 if few else 5)
+    model, theta, task = small("cross_entropy")
+    lin, rho, solver = (
+        linearize(model, theta, task.X_train),
+        torch.randn(3, 2, generator=torch.Generator().manual_seed(3)).double(),
+        Multipliers(),
+    )
+    H = losses.cross_entropy.curvature(lin.outputs, None)
+    for c in (0.4, 0.5, 50.0):
+        d = solver.correct(lin, rho, c, 0.1, H, 1e-10)
+        expected = torch.linalg.solve(dense(lin, c, 0.1, H), rho.flatten()).view_as(rho)
+        torch.testing.assert_close(d, expected, rtol=1e-7, atol=1e-8)
+    assert solver.factorizations == 2
+    assert solver.products <= (9 if few else 30)
+
+
+@pytest.mark.parametrize("c", [1e-3, 1.0, 1e3])
+def test_accuracy_bounds_the_error_of_the_weights_and_is_not_exceeded_for_nothing(monkeypatch, c):
+    monkeypatch.setattr(multipliers, "FACTORED", 5)
+    model, theta, task = small("cross_entropy", n=12)
+    lin, lam = linearize(model, theta, task.X_train), 0.1
+    u = torch.randn(12, 2, generator=torch.Generator().manual_seed(3)).double()
+    H = losses.cross_entropy.curvature(lin.outputs, None)
+    for how in ("solve", "correct"):
+        matrix = dense(lin, c, lam, None if how == "solve" else H)
+        exact = torch.linalg.solve(matrix, u.flatten()).view_as(u)
+        asked, size = [], float(c * lin.vjp(exact).norm())
+        for share in (1e-1, 1e-4, 1e-9):
+            solver = Multipliers()
+            last = (torch.zeros_like(u), share * size) if how == "solve" else (H, share * size)
+            error = c * lin.vjp(getattr(solver, how)(lin, u, c, lam, *last) - exact).norm()
+            assert 1e-9 * share * size < error <= 1.5 * share * size
+            asked.append(solver.products)
+        assert asked[0] < asked[1] < asked[2]
+    u5 = torch.linalg.solve(dense(lin, 5 * c, lam), u.flatten()).view_as(u)
+    size = float(5 * c * lin.vjp(u5).norm())
+    solver = Multipliers()
+    solver.solve(lin, u, c, lam, torch.zeros_like(u), 1e-9 * size)
+    before = solver.products
+    error = 5 * c * lin.vjp(solver.solve(lin, u, 5 * c, lam, torch.zeros_like(u), 1e-2 * size) - u5).norm()
+    assert error <= 0.03 * size  # with the factor of another c
+    assert solver.factorizations == 1
+    assert solver.products - before < before
+
+
+def test_multipliers_that_are_not_found_are_said(monkeypatch):
+    model, theta, task = small(activation="tanh")
+
+    def solve(theta):
+        lin, u = linearize(model, theta, task.X_train), task.Y_train
+        Multipliers().solve(lin, u, 1.0, 0.0, torch.zeros_like(u), 1e-10)
+
+    with pytest.raises(
+        NoMultipliersError, match=r"^K = JJᵀ has no Cholesky factor: J has lost full rank \(theor"
+    ):
+        solve(0 * theta)
+    with monkeypatch.context() as patch:
+        patch.setattr(multipliers, "FACTORED", 5)
+        with pytest.raises(
+            NoMultipliersError, match=r"^HHᵀ has no Cholesky factor: hidden features are linear"
+        ):
+            solve(0 * theta)
+        patch.setattr(multipliers, "MOST_PRODUCTS", 1)
+        with pytest.raises(
+            NoMultipliersError, match=r"^no multipliers within 1 products: K is near singular$"
+        ):
+            solve(theta)
+
+
+def test_a_start_is_taken_to_zero_loss_by_gauss_newton_steps():
+    model, theta, task = small()
+    path = on_a_curve(lambda tau: theta, lam=0.0)
+    end, t = path._to_zero_loss(theta), theta
+    assert (model(end, task.X_train) - task.Y_train).norm() <= 1e-10 * task.Y_train.norm()
+    assert torch.equal(path._to_zero_loss(end), end)
+    for _ in range(20):
+        lin = linearize(model, t, task.X_train, "dense")
+        t = t - torch.linalg.lstsq(lin.J, (lin.outputs - task.Y_train).view(-1, 1)).solution[:, 0]
+    torch.testing.assert_close(end, t, rtol=1e-7, atol=1e-8)
+
+
+def test_a_start_from_which_nothing_leads_to_zero_loss_is_said():
+    """θ² = −1: Newton's steps never end."""
+
+    class Parabola(models.Model):
+        def forward(self, parameters, X):
+            return parameters["w"].square() * X
+
+    one = torch.ones(1, 1, dtype=torch.float64)
+    task = tasks.from_tensors(one, -one, one, -one)
+    with pytest.raises(StoppedError, match="theta0 is too far from Z: Gauss–Newton steps do not lead there"):
+        flow.follow(Parabola("parabola", {"w": (1,)}), 0.7 * one[0], task, lam=0.0, tau_end=1.0)
+
+
 # What every gradient flow obeys
 
 
@@ -253,6 +629,87 @@ def test_records_are_those_of_the_schema():
         )
 
 
+def test_values_of_events_are_those_of_their_definitions():
+    model, theta, task = small()
+    F, Y = model(theta, task.X_test), task.Y_test
+    half = flow.held_out_loss(model, task, 0.5)
+    assert half.name == "loss 0.5"
+    assert half.value(theta) == pytest.approx(float((F - Y).square().sum() / (0.5 * Y.square().sum())) - 1)
+    known = flow.memorized(model, task, share=0.3)
+    F, Y = model(theta, task.X_train), task.Y_train
+    assert known.name == "memorized"
+    assert known.value(theta) == pytest.approx(float((F - Y).square().sum() / (0.3 * Y.square().sum())) - 1)
+
+
+def test_classes_are_memorized_when_both_loss_and_every_margin_say_so():
+    model, theta, task = small("cross_entropy")
+    F, Y = model(theta, task.X_train), task.Y_train
+    level = float(losses.cross_entropy.value(torch.zeros_like(Y), Y))
+    over = lambda share: float(losses.cross_entropy.value(F, Y)) / (share * level) - 1  # noqa: E731
+    margin = float((2 * (F * Y).sum(1) - F.sum(1)).min())  # of two classes
+    for share in (1e-3, 1e3):
+        event = flow.memorized(model, task, "cross_entropy", share)
+        assert event.value(theta) == pytest.approx(max(over(share), -margin))
+    assert over(1e-3) > -margin > over(1e3)
+
+
+def test_margins_are_over_the_best_other_class():
+    F = torch.tensor([[3.0, 1.0, 2.0], [-1.0, -2.0, -5.0], [0.0, 4.0, 4.0]])
+    assert events.margins(F, torch.eye(3)).tolist() == [1.0, -1.0, 0.0]
+
+
+@pytest.mark.parametrize("loss", ["squared_error", "cross_entropy"])
+def test_a_record_holds_what_its_columns_say(loss):
+    """Every column again from θ."""
+    model, theta, task = small("cross_entropy", activation="tanh")
+    penalty = flow.WeightedDecay(model, {"W": 2.0})
+    run = flow.follow(
+        model, theta, task, lam=0.05, loss=loss, tau_end=0.1, keep_theta=True, penalty=penalty, tolerance=1e-3
+    )
+    which = {
+        "squared_error": torch.nn.functional.mse_loss,
+        "cross_entropy": torch.nn.functional.cross_entropy,
+    }
+    mean, zero = which[loss], torch.zeros_like(task.Y_train)
+    assert set(run.coords) == {"step", "tau"}
+    assert run.step.values.tolist() == list(range(run.sizes["step"]))
+    assert run.tau.dims == ("step",)
+    assert run.tau[0] == 0
+    assert float(run.tau[-1]) == pytest.approx(0.1)
+    np.testing.assert_array_equal(run.theta[0], theta)
+    np.testing.assert_array_equal(run.theta[-1], run.theta_end)
+    assert np.isnan(run.drift[0])
+    assert (run.drift[1:] < 0.05 * run.residual[1:]).all()
+    assert run.slip[0] == 0
+    assert (run.pinned == 0).all()
+    for step, at in enumerate(torch.from_numpy(run.theta.values)):
+        now = run.isel(step=step)
+        for part in ("train", "test"):
+            F, Y = model(at, getattr(task, f"X_{part}")), getattr(task, f"Y_{part}")
+            assert float(now[f"{part}_loss"]) == pytest.approx(float(mean(F, Y)))
+            assert float(now[f"{part}_accuracy"]) == (F.argmax(1) == Y.argmax(1)).double().mean()
+        F = model(at, task.X_train)
+        total = float(losses.loss(loss).value(F, task.Y_train)) + 0.1 * penalty.value(at)
+        assert float(now.norm2) == pytest.approx(float(at @ at))
+        assert float(now.objective) == pytest.approx(total)
+        assert float(now.residual) == pytest.approx(float((F - task.Y_train).norm()))
+    assert float(run.train_baseline) == pytest.approx(float(mean(zero, task.Y_train)))
+    test = torch.zeros_like(task.Y_test)
+    assert float(run.test_baseline) == pytest.approx(float(mean(test, task.Y_test)))
+    assert float(run.sharpness[0]) == pytest.approx(sharpness(model, theta, task, loss), rel=1e-2)
+    said = {
+        "flow": "slow",
+        "model": model.name,
+        "loss": loss,
+        "lam": 0.05,
+        "tolerance": 1e-3,
+        "ended": "tau_end",
+    }
+    assert {name: run.attrs[name] for name in said} == said
+    assert run.attrs["products"] >= run.sizes["step"] - 1
+    assert run.attrs["factorizations"] >= 1
+
+
 def test_accuracy_clock_needs_classes_and_counts_samples():
     model, theta, task = small()
     with pytest.raises(ValueError, match="no classes"):
@@ -276,6 +733,9 @@ def test_a_flow_ends_where_it_is_told_to():
     seen = []
     assert ended().attrs["ended"] == "tau_end"
     assert ended(seconds=1e-9).attrs["ended"] == "seconds"
+    assert (
+        ended(seconds=1.5 * time.process_time()).attrs["ended"] == "tau_end"
+    )  # what went before does not count
     assert ended(until=1e9).attrs["ended"] == "until"
     by_name, by_event = ended(events=[half], until="half"), ended(until=half)
     assert by_name.attrs["ended"] == by_event.attrs["ended"] == "until"
@@ -310,6 +770,7 @@ def test_singular_start_stops_with_its_record():
     with pytest.raises(StoppedError, match=r"singular|full rank|Gauss") as stopped:
         flow.follow(model, 0 * theta, twice, lam=0.0, tau_end=1.0)
     assert stopped.value.records.sizes["step"] == 0
+    assert stopped.value.records.tau.dims == ("step",)
 
 
 # Penalties and forces
@@ -318,13 +779,28 @@ def test_singular_start_stops_with_its_record():
 def test_penalties_have_the_gradients_that_they_say():
     model, theta, _ = small()
     groups = torch.arange(model.d) % 4
-    for penalty in (DECAY, flow.WeightedDecay(model, {"E": 3.0}), flow.GroupNorms(groups, 0.1)):
+    penalties = (DECAY, flow.WeightedDecay(model, {"E": 3.0}), flow.GroupNorms(groups, 0.1))
+    for penalty in (*penalties, flow.ProductNorm(model), flow.NuclearNorms(model, 0.1)):
         change = [
             (penalty.value(theta + 1e-6 * e) - penalty.value(theta - 1e-6 * e)) / 2e-6
             for e in torch.eye(model.d, dtype=torch.float64)
         ]
         numeric = torch.tensor(change, dtype=torch.float64)
         torch.testing.assert_close(penalty.gradient(theta), numeric, rtol=1e-6, atol=1e-6)
+
+
+def test_the_product_of_norms_is_blind_to_balance_and_nuclear_norms_bend_radially():
+    model, theta, _ = small()
+    product, nuclear = flow.ProductNorm(model), flow.NuclearNorms(model, 1e-6)
+    E, W = model.matrices(theta).values()
+    assert product.value(model.flat(E=2 * E, W=W / 2)) == pytest.approx(product.value(theta))
+    assert product.value(theta) == pytest.approx(float(E.norm() * W.norm()))
+    torch.testing.assert_close(product.metric(theta) * theta, product.gradient(theta))
+    along = float((nuclear.metric(theta) * theta) @ theta)
+    assert along == pytest.approx(nuclear.value(theta), rel=1e-6)
+    assert float(nuclear.gradient(theta) @ theta) == pytest.approx(along, rel=1e-6)
+    with pytest.raises(ValueError, match="must be a matrix"):
+        flow.NuclearNorms(models.mlp([2, 3, 1], bias=True))
 
 
 def test_a_flow_under_another_penalty_is_gradient_descent_on_it():
@@ -379,7 +855,7 @@ def test_float32_is_followed_in_float64():
 
 def test_unheld_kinks_are_said_and_met_in_small_steps():
     model, theta, task = small(depth=3, activation="relu")
-    with pytest.warns(UserWarning, match="kinks that its flow does not hold"):
+    with pytest.warns(UserWarning, match=re.escape(f"{model.name} has kinks that its flow does not hold")):
         run = flow.follow(model, theta, task, lam=0.1, tau_end=0.2)
     assert float(np.diff(run.tau).max()) <= 0.01 + 1e-12
 
@@ -391,13 +867,22 @@ def test_unheld_kinks_are_said_and_met_in_small_steps():
         ({"lam": -1.0}, "lam"),
         ({"tolerance": 0.0}, "tolerance"),
         ({"max_step": 0.0}, "max_step"),
-        ({"until": 0.0}, "until"),
-        ({"until": "lunch"}, "until"),
+        ({"until": 0.0}, r"^until = 0\.0"),
+        ({"until": "lunch"}, "^until = 'lunch'"),
         ({"events": [len]}, "events holds a builtin"),
         ({"kind": "sparse"}, "kind"),
         ({"loss": "hinge"}, "loss"),
         ({"loss": "cross_entropy"}, "probabilities"),
         ({"penalty": 2.0}, "penalty is a float"),
+        (
+            {"penalty": flow.Event("penalty", len)},
+            "penalty is a Event without gradient, metric: see flow.Penalty",
+        ),
+        ({"tau_end": -1.0}, r"^tau_end = -1\.0"),
+        ({"tolerance": 0.2}, r"^tolerance = 0\.2: must be a finite number in \(1e-12, 0\.1\]$"),
+        ({"seconds": 0.0}, r"^seconds = 0\.0: must be a finite number in \(0, inf\)$"),
+        ({"max_step": -1.0}, r"^max_step = -1\.0"),
+        ({"kind": "sparse"}, "^kind = 'sparse': must be one of 'auto'"),
         ({"theta0": torch.ones(3).double()}, "theta0 has 3 entries"),
         ({"theta0": torch.full((35,), 1e200, dtype=torch.float64)}, "theta0"),
         ({"model": torch.relu}, "model is a"),
@@ -412,6 +897,42 @@ def test_bad_arguments_are_named(change, message):
     good = {"model": model, "theta0": theta, "task": task, "tau_end": 1.0, "lam": 0.1}
     with pytest.raises(ValueError, match=message):
         flow.follow(**{**good, **change})
+
+
+def test_penalties_and_events_name_what_they_refuse():
+    model, theta, task = small("cross_entropy")
+    groups = torch.arange(model.d) % 4
+    for call, message in [
+        (lambda: flow.held_out_loss(model, task, 0.0), r"^threshold = 0\.0"),
+        (
+            lambda: flow.held_out_accuracy(model, task, 0.0),
+            r"^threshold = 0\.0: must be a finite number in \(0, 1\]$",
+        ),
+        (lambda: flow.held_out_accuracy(model, task, 1.1), r"^threshold = 1\.1"),
+        (lambda: flow.WeightedDecay(model, {"V": 1.0}), "^ratios = 'V': must be one of 'E', 'W'$"),
+        (lambda: flow.WeightedDecay(model, {"W": -1.0}), r"^ratios\['W'\] = -1\.0"),
+        (lambda: flow.GroupNorms(groups, 0.0), r"^rounding = 0\.0"),
+        (lambda: flow.GroupNorms(groups.double()), "^groups must be a vector of integers from 0"),
+        (lambda: flow.GroupNorms(groups[None]), "^groups must be a vector of integers from 0"),
+        (lambda: flow.GroupNorms(groups - 1), "^groups must be a vector of integers from 0"),
+        (lambda: flow.GroupNorms([0, 1]), "^groups must be a vector of integers from 0"),
+    ]:
+        with pytest.raises(ValueError, match=message):
+            call()
+    assert flow.held_out_accuracy(model, task, 1.0).name == "accuracy 1"
+    assert flow.WeightedDecay(model, {"E": 0.0}).value(theta) == pytest.approx(
+        0.5 * float(model.matrices(theta)["W"].square().sum())
+    )
+    norms = [float((theta[groups == g].square().sum() + 0.25).sqrt()) for g in range(4)]
+    assert flow.GroupNorms(groups, 0.5).value(theta) == pytest.approx(sum(norms))
+
+
+def test_as_many_parameters_as_outputs_are_enough():
+    model = models.two_layer(2, 2, 2, "softplus")  # 8 for 4 samples with 2 outputs
+    X = torch.randn(4, 2, generator=torch.Generator().manual_seed(0)).double()
+    theta = model.init(0)
+    task = tasks.from_tensors(X, model(theta, X), X, model(theta, X))
+    assert flow.follow(model, theta, task, lam=0.0, tau_end=1e-3).sizes["step"] > 1
 
 
 def test_cross_entropy_has_no_limit():

@@ -78,20 +78,40 @@ def test_squared_error_has_the_residual_and_the_identity():
     assert losses.loss("mse") is losses.squared_error
 
 
+def test_probabilities_may_be_0_or_1_and_miss_their_sum_by_rounding_only():
+    losses.cross_entropy.check(torch.eye(3))
+    losses.cross_entropy.check(torch.tensor([[0.5, 0.5 + 8e-7]], dtype=torch.float64))
+    with pytest.raises(ValueError, match="sum to 1"):
+        losses.cross_entropy.check(torch.tensor([[0.5, 0.5 + 2e-6]], dtype=torch.float64))
+
+
+NO_PROBABILITIES = (
+    "^Y has rows that are no probabilities: for cross_entropy each must be at least 0 and sum to 1$"
+)
+
+
 @pytest.mark.parametrize(
     ("call", "message"),
     [
-        (lambda: losses.loss("hinge"), "loss = 'hinge': must be one of 'squared_error'"),
+        (
+            lambda: losses.loss("hinge"),
+            "^loss = 'hinge': must be one of 'squared_error', 'mse', 'cross_entropy', or a losses.Loss$",
+        ),
         (lambda: losses.loss(["mse"]), r"loss = \['mse'\]"),
-        (lambda: losses.cross_entropy.check(torch.ones(3, 2)), "at least 0 and sum to 1"),
-        (lambda: losses.cross_entropy.check(torch.tensor([[1.5, -0.5]])), "at least 0 and sum to 1"),
-        (lambda: losses.cross_entropy.check(torch.ones(3, 1)), "at least two classes"),
+        (lambda: losses.cross_entropy.check(torch.ones(3, 2)), NO_PROBABILITIES),
+        (lambda: losses.cross_entropy.check(torch.tensor([[1.5, -0.5]])), NO_PROBABILITIES),
+        (
+            lambda: losses.cross_entropy.check(torch.ones(3, 1)),
+            "^Y has one column: cross_entropy needs the probabilities of at least two classes$",
+        ),
         (lambda: losses.cross_entropy.check(torch.tensor([0, 1])), "Y has dtype torch.int64"),
+        (lambda: losses.cross_entropy.check(torch.ones(1, 2, 1) / 2), r"Y has shape \(1, 2, 1\)"),
         (lambda: losses.squared_error.check(torch.ones(3)), "Y has shape"),
         (lambda: losses.squared_error.check(torch.full((2, 2), torch.nan)), "NaN or infinite"),
         (lambda: losses.squared_error.check([[1.0]]), "Y is a list"),
         (lambda: losses.lam("mse", torch.ones(2, 2), -1.0), "weight_decay = -1.0"),
         (lambda: losses.weight_decay("mse", torch.ones(2, 2), "1e-3"), "lam = '1e-3'"),
+        (lambda: losses.weight_decay("mse", torch.ones(2, 2), -1.0), "lam = -1.0"),
     ],
 )
 def test_bad_arguments_are_named(call, message):

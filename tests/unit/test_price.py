@@ -177,3 +177,19 @@ def test_run_refuses_another_experiment_s_file(tmp_path):
     run([Square(1)], lambda case: [{"square": 1}], path)
     with pytest.raises(ValueError, match="has no activation, p"):
         run([experiment.Case(5, "relu", "a + b", 0)], lambda case: [{}], path)
+
+
+@dataclass(frozen=True)
+class Text:
+    text: str
+
+
+def test_run_keeps_texts_that_are_longer_than_those_of_the_file_and_curves(tmp_path):
+    path = tmp_path / "texts.nc"
+    measure = lambda case: [{"curve": np.arange(3.0) + len(case.text)}]  # noqa: E731
+    run([Text("ab")], measure, path)
+    run([Text("ab"), Text("abcdef")], measure, path)
+    table = records.load(path)
+    assert table.text.values.tolist() == ["ab", "abcdef"]
+    assert table.curve.dims == ("row", "point")
+    assert table.curve.values[:, 0].tolist() == [2, 6]

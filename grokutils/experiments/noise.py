@@ -1,0 +1,281 @@
+"""Chapter 15: minibatches, label noise and AdamW. Predictions first, then the runs that test them.
+
+``python -m grokutils.experiments noise predict`` and ``… noise train``; either is saved after every case and goes on where it stopped.
+A prediction sees a run up to memorization. Each training carries the hash of the prediction that it tests.
+"""
+
+from __future__ import annotations
+
+import time
+from functools import partial
+from importlib.resources import files
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import torch
+import xarray as xr
+from torch import Tensor
+
+from .. import delay, flow, losses, records, tasks, training
+from ..errors import StoppedError
+from ..models import TwoLayer, two_layer
+from ..tasks import Task
+from . import chain
+
+DATA = Path(str(files("grokutils") / "data"))
+PATHS = {"predict": DATA / "noise_predictions.nc", "train": DATA / "noise_trainings.nc"}
+
+# Written before the first prediction, for seeds that nothing had used.
+RULES = {
+    "batches": "Minibatches switched on after memorization (w = 2e-4): the plain flow from there errs by at most 1 % (mean absolute error of the "
+    "step, at least 3 seeds).",
+    "batch-shift": "Minibatches from the start make generalization earlier in slow time than in the full-batch run of the same seed, by 0.6 lr "
+    "(1/b − 1/n) within a factor of two, on average over at least 3 seeds.",
+    "label-noise": "Label noise switched on after memorization, with decay: the flow with the force of the noise errs by at most 5 % (mean absolute "
+    "error of the delay) at each level of noise, and by less than the flow without it; at least 5 noise seeds a level.",
+    "label-noise-alone": "Label noise without decay: whether the run generalizes within the predicted span is what the flow of the noise alone says "
+    "(every run, at least 3 seeds).",
+    "adamw": "AdamW with label noise, at least 12 runs (d, lr, w, β₂ varied): the flow in the metric √v that follows θ, with the noise's force and "
+    "v's memory, errs by at most 5 % (mean absolute error of the delay). The Euclidean flow, √v frozen, √v(θ), and √v(θ) with the force are "
+    "scored beside it.",
+    "adam-l2": "Adam with the ℓ2 penalty in the gradient, same metric and force, other decay: at most 5 % (at least 3 runs).",
+}
+
+BASE = {
+    "kind": "adamw", "p": 11, "width": 48, "activation": "gelu", "fraction": 0.85, "seed": 0, "noise_seed": 0, "lr": 1e-3, "w": 0.2,
+    "noise": 0.0, "batch": 0, "beta2": 0.999, "perturbed": 0.0,
+}  # fmt: skip
+TAU_END = {"gd": 6.0, "label": 6.0, "alone": 6.0, "batch": 6.0, "after": 6.0, "adamw": 8.0, "l2": 0.1}
+LONGER = 1.4
+RECORDS = 1000
+WINDOW = 25  # records over which weights are averaged before a noisy run's clock is read
+LAWS = ("plain", "frozen", "moving", "forced", "whole")
+
+
+def cases() -> list[dict]:
+    """Every run, in the order in which rules need them."""
+    adam = {"kind": "adamw"}
+    mixed = [
+        {"noise": d, "lr": lr, "w": w, "beta2": b}
+        for d, lr, w, b in (
+            (0.2, 1e-3, 0.2, 0.999), (0.2, 1e-3, 0.2, 0.99), (0.4, 1e-3, 0.2, 0.999), (0.2, 1e-3, 0.4, 0.999),
+            (0.2, 5e-4, 0.4, 0.999), (0.4, 1e-3, 0.4, 0.99), (0.2, 2e-3, 0.1, 0.999), (0.4, 5e-4, 0.4, 0.99),
+            (0.1, 1e-3, 0.2, 0.999), (0.1, 1e-3, 0.4, 0.99), (0.4, 2e-3, 0.1, 0.99), (0.1, 5e-4, 0.4, 0.999),
+        )
+    ]  # fmt: skip
+    listed = [{**adam, **each, "seed": 1510 + at} for at, each in enumerate(mixed)]
+    listed += [{**adam, **mixed[0], "seed": 1510, "perturbed": 1e-6}]
+    listed += [{**adam, **mixed[0], "seed": 1510, "noise_seed": k} for k in (1, 2)]
+    listed += [{"kind": "l2", "noise": 0.2, "lr": 1e-3, "w": 5e-4, "seed": 1530 + k} for k in range(3)]
+    gd = {"lr": 1.0, "w": 2e-4}
+    listed += [
+        {**gd, "kind": "label", "noise": d, "seed": 1540, "noise_seed": k}
+        for d in (0.7, 1.4)
+        for k in range(5)
+    ]
+    for k in range(3):
+        listed += [{**gd, "kind": "gd", "seed": 1550 + k}]
+        listed += [{**gd, "kind": "batch", "batch": 8, "seed": 1550 + k}]
+        listed += [{**gd, "kind": "after", "batch": 8, "seed": 1550 + k}]
+    quadratic = {**gd, "kind": "alone", "noise": 1.4}
+    listed += [
+        {**quadratic, "activation": a, "lr": lr, "seed": 1560 + k}
+        for a, lr in (("gelu", 1.0), ("quadratic", 0.5))
+        for k in range(3)
+    ]
+    return [{**BASE, **case} for case in listed]
+
+
+def setting(case: dict) -> tuple[TwoLayer, Task]:
+    """The network and the data of a case."""
+    p = case["p"]
+    return two_layer(p, case["width"], p, case["activation"]), tasks.modular(
+        p, train_fraction=case["fraction"], seed=case["seed"]
+    )
+
+
+def options(case: dict) -> dict:
+    """Of the run from memorization on, as :func:`training.train` takes them."""
+    made = {"lr": case["lr"], "weight_decay": 0.0 if case["kind"] == "alone" else case["w"]}
+    if case["noise"]:
+        made["label_noise"] = case["noise"]
+    if case["batch"]:
+        made["batch_size"] = case["batch"]
+    if case["kind"] in ("adamw", "l2"):
+        kind = torch.optim.AdamW if case["kind"] == "adamw" else torch.optim.Adam
+        made["optimizer"] = partial(kind, betas=(0.9, case["beta2"]))
+    return made
+
+
+def begun(case: dict) -> tuple[int, Tensor, dict]:
+    """The run up to memorization: its step, θ (d,) and, of Adam, its averages m and v (d,) there.
+
+    Full batches without noise for what is switched on after memorization.
+    """
+    network, task = setting(case)
+    late = case["kind"] in ("label", "alone", "after", "gd")
+    made = options({**case, "noise": 0.0, "batch": 0, "kind": "gd"} if late else case)
+    memorized, found = flow.memorized(network, task), {}
+    start = network.init(case["seed"])
+    if case["perturbed"]:
+        generator = torch.Generator().manual_seed(7)
+        start = start * (1 + case["perturbed"] * torch.randn(len(start), generator=generator).double())
+
+    def keep(state, step) -> None:
+        step()
+        found["optimizer"] = state.optimizer
+
+    hooks = [keep] if case["kind"] in ("adamw", "l2") else []
+    run = training.train(
+        network, task, 20_000, theta0=start, seed=case["seed"] + 1000 * case["noise_seed"], hooks=hooks,
+        record_at=range(0, 20_000, delay.LOOK), until=lambda record: memorized.value(record.theta[0]) <= 0, **made,
+    ).isel(run=0)  # fmt: skip
+    if run.attrs["ended"] != "until":
+        return -1, start, {}
+    step, theta = int(run.step[-1]), torch.from_numpy(run.theta_end.values)
+    averages = {}
+    if found:
+        parts = list(found["optimizer"].state.values())
+        for name, key, beta in (("m", "exp_avg", 0.9), ("v", "exp_avg_sq", case["beta2"])):
+            averages[name] = torch.cat([part[key].flatten() for part in parts]) / (1 - beta**step)
+    return step, theta, averages
+
+
+def predicted(case: dict) -> dict:
+    """τ from the run's start at which each law has the held-out loss halved; NaN where a law says never, or is none of the case's."""
+    began = time.process_time()
+    network, task = setting(case)
+    step, theta, averages = begun(case)
+    pace = case["lr"] * case["w"]
+    row = {"memorized": step, "pace": pace, "strength": np.nan, **dict.fromkeys(LAWS, np.nan)}
+    if step >= 0:
+        lam = losses.lam("squared_error", task.Y_train, case["w"])
+        count = task.Y_train.numel()
+        strength = case["lr"] * case["noise"] ** 2 / (case["w"] * count**2)
+        row["strength"] = strength
+        for name, extra in laws(case, network, task, theta, averages, strength).items():
+            try:
+                path = flow.follow(
+                    network,
+                    theta,
+                    task,
+                    lam=lam,
+                    tau_end=TAU_END[case["kind"]],
+                    tolerance=3e-4,
+                    until=0.5,
+                    **extra,
+                )
+            except StoppedError:
+                continue
+            row[name] = pace * step + float(path.event_tau[0])
+    row["seconds"] = time.process_time() - began
+    return row
+
+
+def laws(case: dict, network, task: Task, theta: Tensor, averages: dict, strength: float) -> dict[str, dict]:
+    """What each law adds to the flow at the run's λ."""
+    X, count = task.X_train, task.Y_train.numel()
+    if case["kind"] in ("gd", "batch"):
+        return {"plain": {}}
+    if case["kind"] == "after":
+        force = flow.Minibatches(network, X, case["p"], case["lr"], case["w"], case["batch"])
+        return {"plain": {}, "forced": {"force": force}}
+    if case["kind"] == "label":
+        return {"plain": {}, "forced": {"penalty": flow.LabelNoise(network, X, strength)}}
+    if case["kind"] == "alone":
+        return {"forced": {"penalty": flow.LabelNoise(network, X, strength, decay=0.0)}}
+    common = {"noise": case["noise"], "outputs": count, "decoupled": case["kind"] == "adamw"}
+    memory = case["lr"] * case["w"] / (1 - case["beta2"])
+    made = {
+        "frozen": {"frozen": theta},
+        "moving": {},
+        "forced": {"push": strength},
+        "whole": {"push": strength, "memory": memory, "start": averages["v"]},
+    }
+    return {"plain": {}} | {
+        name: {"inertia": flow.Adam(network, X, **common, **extra)} for name, extra in made.items()
+    }
+
+
+def trained(case: dict, foretold: xr.Dataset) -> dict:
+    """The real run, somewhat longer than the last law says; τ at which its averaged weights have the held-out loss halved."""
+    began, row = (
+        time.process_time(),
+        {"tau": np.nan, "raw": np.nan, "end": np.nan, "steps": 0, "accuracy": np.nan},
+    )
+    if foretold.memorized < 0:
+        return {**row, "seconds": 0.0}
+    network, task = setting(case)
+    pace, first = float(foretold.pace), int(foretold.memorized)
+    best = float(foretold["whole"] if case["kind"] in ("adamw", "l2") else foretold["plain"])
+    told = [float(foretold[name]) for name in LAWS[2:]] + [best]
+    end = np.nanmax(told) * LONGER if np.isfinite(told).any() else pace * first + TAU_END[case["kind"]] / 2
+    steps = round(end / pace) + 100
+    start, made = network.init(case["seed"]), options(case)
+    if case["perturbed"]:
+        generator = torch.Generator().manual_seed(7)
+        start = start * (1 + case["perturbed"] * torch.randn(len(start), generator=generator).double())
+    offset = 0
+    if case["kind"] in ("label", "alone", "after"):
+        offset, start, _ = begun(case)
+    at = np.unique(np.linspace(0 if offset else first, steps - offset, RECORDS).round().astype(int))
+    run = training.train(
+        network, task, steps - offset, theta0=start, seed=case["seed"] + 1000 * case["noise_seed"], record_at=at,
+        keep_theta=True, **made,
+    ).isel(run=0)  # fmt: skip
+    chosen = np.isin(run.step.values, at)
+    thetas, tau = run.theta.values[chosen], (run.step.values[chosen] + offset) * pace
+    level = float(task.Y_test.square().mean())
+    row |= {"tau": clock(network, task, thetas, tau), "steps": steps}
+    row["raw"] = _halved(run.test_loss.values[chosen] / level, tau)
+    row |= {"end": float(run.test_loss[-1]) / level, "accuracy": float(run.test_accuracy[-1])}
+    return {**row, "seconds": time.process_time() - began}
+
+
+def clock(network, task: Task, thetas: np.ndarray, tau: np.ndarray) -> float:
+    """τ at which the held-out loss of weights (step, d), averaged over :data:`WINDOW` records, is halved; NaN if never."""
+    sums = np.cumsum(np.concatenate([np.zeros((1, thetas.shape[1])), thetas]), axis=0)
+    means = (sums[WINDOW:] - sums[:-WINDOW]) / WINDOW
+    middles = np.convolve(tau, np.ones(WINDOW) / WINDOW, mode="valid")
+    F = network(torch.from_numpy(means), task.X_test)
+    relative = ((F - task.Y_test).square().mean((-1, -2)) / task.Y_test.square().mean()).numpy()
+    return _halved(relative, middles)
+
+
+def _halved(relative: np.ndarray, tau: np.ndarray) -> float:
+    below = np.flatnonzero(relative <= 0.5)
+    if not below.size:
+        return np.nan
+    i = below[0]
+    return float(tau[i] if i == 0 else np.interp(-0.5, -relative[i - 1 : i + 1], tau[i - 1 : i + 1]))
+
+
+def main(what: str, listed: list[dict] | None = None, paths: dict | None = None) -> None:
+    """Make one of the two files, or what is left of it: ``what`` is "predict" or "train"."""
+    chain.main(what, cases() if listed is None else listed, paths or PATHS, predicted, trained)
+
+
+def stored() -> tuple[xr.Dataset, xr.Dataset]:
+    """The predictions and the trainings that the package holds."""
+    return records.load(PATHS["predict"]), records.load(PATHS["train"])
+
+
+def scores(told: xr.Dataset, ran: xr.Dataset) -> pd.DataFrame:
+    """One row a run: its case, ``delay`` (measured, in slow time from memorization), each law's relative error of it.
+
+    Errors are ``of_plain`` … ``of_whole``; ``groks``: the averaged weights generalize at ten times memorization or later; ``chained``: the
+    training names this very prediction.
+    """
+    runs = pd.DataFrame({name: told[name].values for name in told.coords})
+    for part in (told, ran):
+        for name in part.data_vars:
+            if name not in ("seconds", "when", "tests"):
+                runs[name] = part[name].values
+    begin = runs.memorized * runs.pace
+    runs["delay"] = runs.tau - begin
+    for law in LAWS:
+        runs[f"of_{law}"] = (runs[law] - begin) / runs.delay - 1
+    runs["groks"] = runs.tau >= records.GROKS * begin
+    runs["chained"] = [chain.fingerprint(told.isel(run=i)) == ran.tests.values[i] for i in range(len(runs))]
+    return runs

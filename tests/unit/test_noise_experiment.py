@@ -1,0 +1,57 @@
+"""The experiment behind chapter 15: every kind of run goes through, and its training names its prediction."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+
+from grokutils import flow, records
+from grokutils.experiments import noise
+
+SMALL = {**noise.BASE, "p": 5, "width": 24, "fraction": 0.7, "seed": 1}
+KINDS = {
+    "adamw": {"noise": 0.2, "lr": 5e-3, "w": 0.5},
+    "l2": {"noise": 0.2, "lr": 5e-3, "w": 1e-3},
+    "label": {"noise": 0.5, "lr": 1.0, "w": 5e-3},
+    "after": {"batch": 4, "lr": 1.0, "w": 5e-3},
+    "batch": {"batch": 4, "lr": 1.0, "w": 5e-3},
+    "alone": {"noise": 0.5, "lr": 1.0, "w": 5e-3},
+}
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_predicts_then_trains_what_names_its_prediction(kind, tmp_path, monkeypatch):
+    torch.set_num_threads(1)
+    monkeypatch.setattr(noise, "TAU_END", dict.fromkeys(noise.TAU_END, 0.3 if kind != "l2" else 0.01))
+    monkeypatch.setattr(noise, "RECORDS", 60)
+    paths = {what: tmp_path / f"{what}.nc" for what in noise.PATHS}
+    listed = [{**SMALL, "kind": kind, **KINDS[kind]}]
+    noise.main("predict", listed, paths)
+    noise.main("train", listed, paths)
+    told, ran = (records.load(path) for path in paths.values())
+    assert int(told.memorized[0]) > 0
+    assert int(ran.steps[0]) > int(told.memorized[0])
+    assert noise.scores(told, ran).chained.all()
+    assert not noise.scores(told.assign(seconds=told.seconds + 1), ran).chained.any()
+
+
+def test_adams_averages_are_those_of_its_optimizer():
+    case = {**SMALL, "kind": "adamw", **KINDS["adamw"]}
+    step, theta, averages = noise.begun(case)
+    assert step > 0
+    assert averages["v"].shape == theta.shape
+    assert (averages["v"] >= 0).all()
+    network, task = noise.setting(case)
+    expected = flow.Adam(network, task.X_train, noise=0.2, outputs=task.Y_train.numel(), epsilon=0.0)
+    ratio = averages["v"].sqrt() / expected.at(theta, 0.0)
+    assert 0.5 < float(ratio.median()) < 3  # the fast phase is still in it
+
+
+def test_the_clock_reads_averaged_weights():
+    network, task = noise.setting(SMALL)
+    theta = network.init(0)
+    generator = np.random.default_rng(0)
+    tau = np.linspace(0, 1, 300)
+    path = theta.numpy() * (1 - tau)[:, None]  # toward the output 0, whose loss is never halved
+    assert np.isnan(noise.clock(network, task, path + 0.01 * generator.normal(size=path.shape), tau))
