@@ -105,16 +105,16 @@ MOST = 0.92  # share of the pairs to train on
 # step of memorization or later; errors are predicted ÷ measured − 1, of steps unless a rule says "delay" (from memorization).
 RULES = {
     # The λs, the ruler and its bound were first written otherwise (λ from 0.002 to 0.2; error at most ρ²/2). They are as they are since one
-    # start that is not in the record had been looked at (gelu, seed 1): there ρ² is too small by a factor of ten, ρq is not.
+    # start that is not in the record had been looked at (gelu, seed 1): there ρ² is too small by a factor of ten, ρχ is not.
     "slopes": "From fixed starts on Z, against the flow at λ (loss clock 0.5), λ over the two decades from 1e-4 to 1e-2: the log-log slope of the limit flow's error is "
     "1 ± 0.05, of the first-order flow's 2 ± 0.3, for each activation (median over starts, errors below 1e-6 left out).",
     "corrected": "On the same starts and λ up to 0.1, wherever the limit flow errs by at most 9 %, the first-order flow errs by at most 0.5 %.",
-    "ruler": "Two numbers that need no run: ρ = |τ₁ − τ₀|/τ₁, what the first-order flow changes in the limit flow's time, and q, the greatest ratio of the "
-    "second to the first term of the expansion along the first-order flow, λ‖JᵀK⁻²μ₀‖/‖JᵀK⁻¹μ₀‖. Where q ≤ 1 the first-order flow errs by at most 2ρq + 1e-5, on all fixed "
-    "starts; and over all of them the error's rank correlation with ρq is higher than that with λ/κ, κ the smallest eigenvalue of K at the start.",
+    "ruler": "Two numbers that need no run: ρ = |τ₁ − τ₀|/τ₁, what the first-order flow changes in the limit flow's time, and χ, the greatest ratio of the "
+    "second to the first term of the expansion along the first-order flow, λ‖JᵀK⁻²μ₀‖/‖JᵀK⁻¹μ₀‖. Where χ ≤ 1 the first-order flow errs by at most 2ρχ + 1e-5, on all fixed "
+    "starts; and over all of them the error's rank correlation with ρχ is higher than that with λ/κ, κ the smallest eigenvalue of K at the start.",
     # The first-order flow begins where training has settled beside Z (flow.first_order.Landing): up to there the flow at λ is followed.
     # Decided after one run of the other draw, on which it began at memorization and erred by −2.7 %.
-    "ruler-runs": "Of the drawn smooth runs that grok, those with 2ρq ≤ 1 %: the first-order flow errs by at most 0.5 % of the delay in the "
+    "ruler-runs": "Of the drawn smooth runs that grok, those with 2ρχ ≤ 1 %: the first-order flow errs by at most 0.5 % of the delay in the "
     "median, and by at most 2 % in nine of ten.",
     "limit": "Smooth runs that grok: the limit flow from memorization errs by at most 5 % of the delay in the mean.",
     "smooth": "Flow at the run's λ from memorization, smooth runs that grok: at most 0.1 % in the median and 0.3 % in the worst case, no failure "
@@ -316,7 +316,7 @@ class _Path:
     seconds: float
     ended: str
     landed: float  # slow time from which on the first-order flow is followed
-    ratio: float = np.nan  # q of RULES, up to the loss clock 0.5
+    ratio: float = np.nan  # χ of RULES, up to the loss clock 0.5
     memorized: float = np.nan  # slow time
 
 
@@ -634,7 +634,7 @@ def scores(told: xr.Dataset, ran: xr.Dataset) -> pd.DataFrame:
     0.5 ÷ of memorization), ``waits`` (more than 1) and ``groks``; for each flow ``of_FLOW`` and ``delay_FLOW``, the errors of the step and of the
     delay by the loss clock 0.5; ``rest``, the share of the delay that the first-order flow itself tells, and ``rest_first``, its error of that (NaN where it does not
     begin before the clock); for each clock ``error CLOCK`` (flow at λ from memorization) and ``covered CLOCK``; ``failed`` (one of
-    prediction and run strikes before the run ends, the other does not); ``rho`` and ``bound`` = 2ρq.
+    prediction and run strikes before the run ends, the other does not); ``rho`` and ``bound`` = 2ρχ.
 
     Raises
     ------
