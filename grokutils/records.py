@@ -51,6 +51,9 @@ SCHEMA = {
     "drift": Quantity(_PATH, "error of a flow's constraint: ‖½∂L/∂F + λμ‖, or the distance from Z"),
     "sharpness": Quantity(_PATH, "largest eigenvalue of the mean loss's Hessian (Gauss–Newton)", 0),
     "slip": Quantity(_PATH, "estimated error of a flow's slow time so far"),
+    "ratio": Quantity(
+        _PATH, "of the second to the first term of a first-order flow's expansion: λ‖JᵀK⁻²μ₀‖/‖JᵀK⁻¹μ₀‖", 0
+    ),
     "pinned": Quantity(_PATH, "pre-activations held at a kink", 0),
     "sigma_min": Quantity(_PATH, "smallest singular value of J", 0),
     "event_tau": Quantity(("event",), "slow time at which an event came; NaN if it did not", 0),

@@ -4,7 +4,7 @@ import argparse
 
 import torch
 
-from . import causes, deep, delay, digits, interventions, noise, price, sooner
+from . import causes, deep, delay, design, digits, interventions, noise, price, sooner
 from .running import run
 
 WHOLE = {
@@ -15,6 +15,7 @@ WHOLE = {
 }
 PARTS = {
     "delay": (delay, "predictions of the delay, then the runs that test them"),
+    "design": (design, "the same on configurations drawn at random, and the theory's own test"),
     "deep": (deep, "the same for deeper networks and cross-entropy"),
     "noise": (noise, "the same for noise and adaptive optimizers"),
     "interventions": (interventions, "the same for interventions, and runs in a ball"),

@@ -36,6 +36,7 @@ def follow(
     task: Task,
     *,
     lam: float,
+    first_order: bool = False,
     loss: str | Loss = "squared_error",
     tau_end: float,
     tolerance: float = 1e-4,
@@ -61,6 +62,8 @@ def follow(
     theta0 : (d,), where to begin.
     task : to train and to be tested on.
     lam : the study's λ, of L + λ‖θ‖²; :func:`grokutils.losses.lam` converts PyTorch's weight_decay.
+    first_order : follow in place of gradient flow at ``lam`` its expansion to first order in λ (:mod:`.first_order`): the limit
+        flow on Z, to which ``theta0`` is taken, with what λ adds to its motion and to where the weights are. Squared error only.
     loss : "squared_error", "cross_entropy", or a :class:`grokutils.losses.Loss`. λ = 0 needs squared error.
     tau_end : slow time at which to end.
     tolerance : of the estimated error of one step, relative to ‖θ‖; twenty times finer while it is the loss, not decay,
@@ -83,7 +86,7 @@ def follow(
         means), ``train_accuracy`` and ``test_accuracy`` (where there are classes), ``norm2`` = ‖θ‖², ``objective`` = L + 2λh
         (λ = 0: ‖F − Y‖), ``residual`` = ‖F − Y‖, ``drift`` = ‖½∂L/∂F + λμ‖, the constraint's error, ``sharpness`` (largest
         eigenvalue of the Hessian of PyTorch's mean loss, Gauss–Newton's part, by power iteration), ``slip`` (estimated error
-        of τ so far, in units of τ), ``pinned`` (pre-activations held at a kink), ``theta`` (step, parameter) if kept,
+        of τ so far, in units of τ), ``pinned`` (pre-activations held at a kink), ``ratio`` (of a first-order flow: of successive terms of its expansion), ``theta`` (step, parameter) if kept,
         ``theta_end`` (parameter), ``train_baseline`` and ``test_baseline`` (losses of the output 0) and ``event_tau`` (event),
         NaN for what did not come. In attrs ``products`` and
         ``factorizations`` count work with K; ``ended`` is "tau_end", "until", "seconds" or "callback".
@@ -98,7 +101,11 @@ def follow(
     loss, task, theta0 = losses.loss(loss), in_float64(task), _check_start(model, theta0)
     _check_task(model, task, loss, theta0)
     lam = _checks.real("lam", lam, 0)
-    if lam == 0:
+    if first_order and (lam == 0 or penalty is not None or force is not None):
+        raise ValueError(
+            f"first_order with lam = {lam:g}: it needs lam > 0, and neither penalty nor force can be given"
+        )
+    if lam == 0 or first_order:
         _check_limit(model, task, loss, penalty)
     tau_end = _checks.real("tau_end", tau_end, 0, open_low=True)
     tolerance = _checks.real("tolerance", tolerance, 1e-12, 0.1, open_low=True)
@@ -115,8 +122,9 @@ def follow(
     if kind == "auto":
         kind = "structured" if isinstance(model, TwoLayer) else "matrix_free"
     path = Integrator(
-        model, task.X_train, task.Y_train, loss, lam, penalty, force, kind, tolerance, max_step, inertia
-    )
+        model, task.X_train, task.Y_train, loss, 0.0 if first_order else lam, penalty, force, kind, tolerance,
+        max_step, inertia, lam if first_order else 0.0,
+    )  # fmt: skip
     record = _Record(model, task, loss, path, events, keep_theta)
     try:
         with _progress.bar(1000, "slow flow") as bar:
@@ -126,7 +134,7 @@ def follow(
                 bar.update(int(1000 * point.tau / tau_end) - bar.n)
                 if last is not None and np.isfinite(record.times[last.name]):
                     record.ended = "until"
-                elif callback is not None and callback(row, point.theta):
+                elif callback is not None and callback(row, point.seen):
                     record.ended = "callback"
                 elif time.process_time() - began > seconds:
                     record.ended = "seconds"
@@ -160,15 +168,16 @@ class _Record:
 
     def add(self, point: Point) -> dict:
         for event in self.events:
-            if np.isnan(self.times[event.name]) and (value := event.value(point.theta)) <= 0:
+            if np.isnan(self.times[event.name]) and (value := event.value(point.seen)) <= 0:
                 self.times[event.name] = self.path.time_of(event, value)
-        F, G = point.outputs, self.model(point.theta, self.task.X_test)
+        F = point.outputs if point.seen is point.theta else self.model(point.seen, self.task.X_train)
+        G = self.model(point.seen, self.task.X_test)
         count = self.loss.count(self.task.Y_train)
         row = {
             "tau": point.tau,
             "train_loss": self._mean(F, self.task.Y_train),
             "test_loss": self._mean(G, self.task.Y_test),
-            "norm2": float(point.theta @ point.theta),
+            "norm2": float(point.seen @ point.seen),
             "objective": point.objective,
             "residual": float((F - self.task.Y_train).norm()),
             "drift": point.drift,
@@ -176,6 +185,8 @@ class _Record:
             "slip": point.slip,
             "pinned": 0 if point.pinned is None else int(point.pinned.sum()),
         }
+        if self.path.first:
+            row["ratio"] = point.ratio
         if self.classes:
             row |= {
                 "train_accuracy": _accuracy(F, self.task.Y_train),
@@ -183,7 +194,7 @@ class _Record:
             }
         self.rows.append(row)
         if self.keep_theta:
-            self.thetas.append(point.theta.numpy().copy())
+            self.thetas.append(point.seen.numpy().copy())
         return row
 
     def _mean(self, F: Tensor, Y: Tensor) -> float:
@@ -196,7 +207,7 @@ class _Record:
         }
         tau = columns.pop("tau", ("step", np.zeros(0)))
         if self.rows:
-            columns["theta_end"] = ("parameter", self.path.past[-1].theta.numpy().copy())
+            columns["theta_end"] = ("parameter", self.path.past[-1].seen.numpy().copy())
         if self.thetas:
             columns["theta"] = (("step", "parameter"), np.array(self.thetas))
         coordinates = {"step": np.arange(len(self.rows)), "tau": tau}
@@ -208,10 +219,10 @@ class _Record:
             coordinates["event"] = list(self.times)
         path = self.path
         attributes = {
-            "flow": "slow",
+            "flow": "first order" if path.first else "slow",
             "model": self.model.name,
             "loss": self.loss.name,
-            "lam": path.lam,
+            "lam": path.lam or path.first,
             "tolerance": path.tolerance,
             "products": path.solver.products,
             "factorizations": path.solver.factorizations,
@@ -274,7 +285,7 @@ def _check_limit(model: Model, task: Task, loss: Loss, penalty) -> None:
     if model.d < task.Y_train.numel():
         raise ValueError(
             f"{model.name} has {model.d} parameters for {task.Y_train.numel()} outputs: must have d ≥ nm "
-            "(assumption 4.1), or give lam > 0"
+            "(assumption 4.1), or give lam > 0 without first_order"
         )
 
 

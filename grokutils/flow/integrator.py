@@ -25,6 +25,7 @@ from ..errors import NoMultipliersError
 from ..linearization import Linearization, Sides, linearize
 from ..losses import Loss
 from ..models import Model
+from . import first_order
 from .events import Event, first_zero
 from .implicit import Step
 from .multipliers import Multipliers
@@ -57,7 +58,9 @@ class Point:
     objective: float  # L + 2λh, or ‖F − Y‖ at λ = 0
     drift: float  # ‖½∂L/∂F + λμ‖, the error of the constraint
     sharpness: float  # largest eigenvalue of J H Jᵀ
+    seen: Tensor  # (d,), the weights: θ, or at first order those beside the point θ of Z
     slip: float = 0.0  # sum of the estimated errors so far, along the path, as a time
+    ratio: float = 0.0  # of the second to the first term of the expansion in λ, at first order
 
 
 @dataclass
@@ -87,12 +90,14 @@ class Integrator:
     tolerance: float
     max_step: float
     inertia: Inertia | None = None
+    first: float = 0.0  # λ of the first-order flow, whose integration itself is at λ = 0
     solver: Multipliers = field(default_factory=Multipliers)
     past: deque[Point] = field(
         default_factory=lambda: deque(maxlen=4)
     )  # the last points, the newest at the end
     refused: int = 0
     power: Tensor | None = None  # (n, m), the vector of the largest eigenvalue
+    near: tuple[Tensor, Tensor] | None = None  # μ₀ and ν where they were last needed
 
     # The run
 
@@ -128,13 +133,13 @@ class Integrator:
     def between(self, tau: float) -> Tensor:
         """θ (d,) at a slow time inside the last step: the polynomial through the last points."""
         points = list(self.past)[-4:]
-        theta = torch.zeros_like(points[0].theta)
+        theta = torch.zeros_like(points[0].seen)
         for i, one in enumerate(points):
             weight = 1.0
             for j, other in enumerate(points):
                 if i != j:
                     weight *= (tau - other.tau) / (one.tau - other.tau)
-            theta = theta + weight * one.theta
+            theta = theta + weight * one.seen
         return theta
 
     def time_of(self, event: Event, value: float) -> float:
@@ -195,6 +200,13 @@ class Integrator:
                 push = push + metric * star - self.penalty.gradient(star)
         if self.force is not None:
             push = push + self.force(star)
+        if self.first:
+            sides = self._sides(star)
+            lin = self._linearized(star, sides)
+            mu0, nu = self._near(lin)
+            push = push + self.first * first_order.correction(
+                lambda theta: self._linearized(theta, sides), lin, mu0, nu
+            )
         return Step(length, metric, inertia * b + length * push, inertia)
 
     def _end(self, star: Tensor, b: Tensor, length: float, tau: float) -> _End:
@@ -261,8 +273,30 @@ class Integrator:
         objective, sharpness = self._objective(end.theta, F), self._sharpness(end.lin, F)
         if self.inertia is not None:
             self.inertia.passed(end.theta, tau)
-        self.past.append(Point(tau, end.theta, F, end.mu, end.pinned, objective, drift, sharpness, slip))
-        return self.past[-1]
+        seen, ratio = end.theta, 0.0
+        if self.first:
+            lin = self._linearized(end.theta, self._pinned_sides(end))
+            _, nu = self._near(lin)
+            beside, further = (first_order.shift(lin, u) for u in (nu, self._solve(lin, nu, None)))
+            seen = seen + self.first * beside
+            ratio = self.first * float(further.norm() / beside.norm().clamp(min=1e-300))
+        made = Point(tau, end.theta, F, end.mu, end.pinned, objective, drift, sharpness, seen, slip, ratio)
+        self.past.append(made)
+        return made
+
+    def _near(self, lin: Linearization) -> tuple[Tensor, Tensor]:
+        """μ₀ and ν of the first-order flow."""
+        self.near = first_order.multipliers(lin, self._solve, self.near)
+        return self.near
+
+    def _solve(self, lin: Linearization, u: Tensor, guess: Tensor | None) -> Tensor:
+        accuracy = SHARE**2 * self.tolerance * float(lin.theta.norm()) * min(1.0, 1 / self.first)
+        return self.solver.solve(lin, u, 1.0, 0.0, torch.zeros_like(u) if guess is None else guess, accuracy)
+
+    def _pinned_sides(self, end: _End) -> Sides | None:
+        if self.model.kinks is None:
+            return None
+        return Sides.at(self.X @ self.model.matrices(end.theta)["E"], end.pinned)
 
     def _sharpness(self, lin: Linearization, F: Tensor) -> float:
         """Largest eigenvalue of SᵀJJᵀS, by a power iteration that goes on from step to step."""
