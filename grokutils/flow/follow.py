@@ -62,7 +62,7 @@ def follow(
     theta0 : (d,), where to begin.
     task : to train and to be tested on.
     lam : the study's λ, of L + λ‖θ‖²; :func:`grokutils.losses.lam` converts PyTorch's weight_decay.
-    first_order : follow in place of gradient flow at ``lam`` its expansion to first order in λ (:mod:`.first_order`): the limit
+    first_order : follow in place of gradient flow at ``lam`` its expansion to first order in λ (chapter 13, theorem "First-order flow"): the limit
         flow on Z, to which ``theta0`` is taken, with what λ adds to its motion and to where the weights are. Squared error only.
     loss : "squared_error", "cross_entropy", or a :class:`grokutils.losses.Loss`. λ = 0 needs squared error.
     tau_end : slow time at which to end.
