@@ -158,7 +158,7 @@ def on_a_curve(theta_of, *times, **how):
     )
     for tau in times:
         at = theta_of(tau)
-        path.past.append(Point(tau, at, model(at, task.X_train), None, None, 1.0, 0.0, 1.0))
+        path.past.append(Point(tau, at, model(at, task.X_train), None, None, 1.0, 0.0, 1.0, at))
     return path
 
 
@@ -221,7 +221,7 @@ def scripted(monkeypatch, ratios, **how):
         return ratio, theta if ratio <= 2 else None
 
     def accepts(self, tau, end):
-        self.past.append(Point(tau, theta, None, None, None, 1.0, 0.0, 1.0))
+        self.past.append(Point(tau, theta, None, None, None, 1.0, 0.0, 1.0, theta))
         return self.past[-1]
 
     monkeypatch.setattr(Integrator, "_try", tries)
@@ -276,7 +276,7 @@ def test_sides_of_kinks_that_go_round_in_circles_are_held(monkeypatch):
 
     monkeypatch.setattr(Sides, "fitting", never)
     path = on_a_curve(lambda tau: theta, model=model)
-    path.past.append(Point(0.0, theta, model(theta, task.X_train), None, None, 1.0, 0.0, 1.0))
+    path.past.append(Point(0.0, theta, model(theta, task.X_train), None, None, 1.0, 0.0, 1.0, theta))
     end = path._end(theta, theta, 1e-3, 0.0)
     assert holds == 8 * [False] + [True]
     assert not end.pinned.any()
