@@ -66,6 +66,30 @@ CHANGES = {
         "At .2 of it: penalties that spare a layer let it grow, and with it the sharpness.",
         "Before, the errors of weighted layers and of the product were 0.6 to 40 %, of the others at most .1 %.",
     ),
+} | {
+    part: (
+        f"One claim with {whole}.",
+        "Its own claim, after the results were in, with its threshold unchanged.",
+        effect,
+    )
+    for part, whole, effect in (
+        (
+            "steps-heavy-ball",
+            "the steps of gradient descent",
+            "Together they would have failed; gradient descent's part holds alone.",
+        ),
+        ("penalties-l1", "the other penalties", "Together they would have been undecided."),
+        (
+            "solves-others",
+            "the solves of gelu networks",
+            "Together they would have failed; gelu's part holds alone.",
+        ),
+        (
+            "solves-large-time",
+            "the number of solves at p = 37",
+            "Together they would have failed; the number holds alone.",
+        ),
+    )
 }
 LATER = range(41_000, 41_003)
 SMALL = 0.2  # share of the stable learning rate
