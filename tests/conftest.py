@@ -34,9 +34,12 @@ QUIET = [
 ]
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def browser():
-    """Chromium, which resolves no name and so reaches nothing but this machine."""
+    """Chromium, which resolves no name and so reaches nothing but this machine.
+
+    For one module: while it runs its event loop is this thread's, and tests of schedulers need theirs.
+    """
     program = shutil.which("chromium")
     if program is None:
         reason = "no Chromium: install Debian's package chromium to test the built site"

@@ -157,7 +157,6 @@ SMALL = {
         "toy_noise": 0.7,
         "toy_runs": 5,
         "seed": 1,
-        "remade": 1,
     },
     "book/4_why/11_why_a_small_norm_generalizes": {
         "p": 7,
