@@ -74,7 +74,8 @@ notebooks: $(READY) ## execute again, in place, the chapters whose code changed
 	$(ONE_THREAD) $(BIN)/python -m grokutils.book refresh
 
 .PHONY: test
-test: lint test-unit test-nbval test-book ## everything: units, stored outputs, re-runs, alone as in Colab, the built site
+test: ## everything: units, stored outputs, re-runs, alone as in Colab, the built site
+	$(MAKE) --keep-going lint test-unit test-nbval test-book # one that fails does not hide what the others say
 
 .PHONY: test-fast
 test-fast: $(READY) ## units only, without the slow ones

@@ -255,13 +255,20 @@ def _euler(E: Tensor, motion: Callable[[Tensor], Motion], s: recording.Plan, hal
             E = torch.add(at.E, at.velocity, alpha=s.step)
             done += 1
             if not E.square().sum() <= limit:
-                raise DivergedError(
-                    f"step = {s.step:g}: the embeddings blew up at step {done}; "
-                    'take a smaller step or method="adaptive"',
-                    None,  # simulate knows the records
-                )
-            at = motion(E)
+                raise _too_large(s.step, f"the embeddings blew up at step {done}")
+            try:
+                at = motion(E)
+            except SingularGramError as singular:
+                # The cost is a barrier before every singular HHᵀ, so only a step that leaps over it gets there.
+                raise _too_large(s.step, f"HHᵀ became singular at step {done}") from singular
         yield float(tau), at, done
+
+
+def _too_large(step: float, what: str) -> DivergedError:
+    return DivergedError(
+        f'step = {step:g}: {what}; take a smaller step or method="adaptive"',
+        None,  # simulate knows the records
+    )
 
 
 def _adaptive(E: Tensor, motion: Callable[[Tensor], Motion], s: recording.Plan, halt) -> Course:
