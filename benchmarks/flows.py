@@ -19,6 +19,7 @@ from grokutils.flow.multipliers import Multipliers
 from grokutils.linearization import linearize
 
 REPEATS = 5
+SMALL = {"dense": ((5, 40),), "sparse": ((5, 40),)}
 
 
 def seconds(call) -> float:

@@ -26,6 +26,7 @@ SIZES = (
     (113, 4608),
 )  # (p, width), width above the number of training pairs
 LIMIT = 600.0
+SMALL = {"sizes": ((5, 24),), "limit": 30.0}
 ACTIVATION, LAM, TOLERANCE, TAU_END, HELD_OUT = "quadratic", 0.1, 1e-3, 3.0, 0.1
 
 

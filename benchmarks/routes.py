@@ -24,6 +24,7 @@ SIZES = ((13, 96), (19, 192))  # (p, width), width above the number of training 
 ACTIVATION = "quadratic"  # at these sizes ReLU's joint flow and training end below 99 %
 FRACTION = 0.8
 EULER = 5000  # steps of 1e-3, and evaluations by the others, after which a route is given up
+SMALL = {"sizes": ((5, 24),)}
 LAM, STEPS = 0.05, 100_000  # training's λ, and its steps on the mean squared error
 
 

@@ -22,6 +22,7 @@ from grokutils.book.rerun import cases, chapter, cluster, collect, page, progres
 from grokutils.book.rerun.store import Store, read_json
 
 CASES, SECONDS, MANY = 8, 1.0, (100, 1000)
+SMALL = {"count": 2, "seconds": 0.05, "many": (3, 6)}
 PARAMETERS = "seed: int = 0  # [0, inf). Seed.\nseconds: float = 1.0  # [0, 60]. How long to compute."
 WORK = """\
 import time

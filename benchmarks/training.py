@@ -62,6 +62,12 @@ SETUPS = {
         steps=400,
     ),
 }
+SMALL = {
+    "repeats": 1,
+    "setups": {
+        "p = 5": Setup(tasks.modular(5, dtype=torch.float32), 16, "gd", 1.0, 1e-4, ("mse",), steps=20)
+    },
+}
 
 
 class Plain:

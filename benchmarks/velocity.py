@@ -22,6 +22,7 @@ from grokutils import isolated, tasks
 
 SIZES = ((37, 512, 1), (37, 512, 5), (59, 1536, 1))  # (p, width, seeds); p = 37 is the study's figure 6
 BURN_IN, REPEATS = 2, 7
+SMALL = {"sizes": ((5, 24, 1),)}
 
 
 def autograd_cholesky(E: Tensor, X: Tensor, Y: Tensor) -> Tensor:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import numbers
 
+import numpy as np
 import torch
 
 
@@ -40,6 +41,26 @@ def _unquoted(name: str, value) -> str:
         return f"; without quotes, {name} = {value.strip()}" if math.isfinite(float(value)) else ""
     except (AttributeError, TypeError, ValueError):
         return ""
+
+
+def flag(name: str, value) -> bool:
+    """Return ``value`` as a bool: text and numbers, of which all but 0 and "" would count as True, are refused."""
+    if not isinstance(value, bool | np.bool_):
+        raise ValueError(f"{name} = {value!r}: must be True or False")
+    return bool(value)
+
+
+def function(name: str, value) -> None:
+    """Refuse a ``value`` that is neither None nor can be called."""
+    if value is not None and not callable(value):
+        raise ValueError(f"{name} = {value!r}: must be a function, or None")
+
+
+def floating(name: str, value) -> torch.dtype:
+    """Return ``value`` if it is torch.float64 or torch.float32."""
+    if value not in (torch.float64, torch.float32):
+        raise ValueError(f"{name} = {value!r}: must be torch.float64 (or torch.float32)")
+    return value
 
 
 def one_of(name: str, value, allowed) -> None:

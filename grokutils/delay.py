@@ -11,8 +11,8 @@ from __future__ import annotations
 import math
 import time
 import warnings
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -22,10 +22,10 @@ from torch import Tensor
 
 from . import _checks, flow, losses, records, training
 from .errors import DivergedError, StoppedError
-from .flow.follow import KINKED, in_float64
+from .flow.follow import CAREFUL, KINKED, _check_task, check_model, in_float64
+from .flow.multipliers import Multipliers
 from .linearization import linearize
 from .linearization.sharpness import sharpness
-from .linearization.solving import FACTORED
 from .losses import Loss
 from .models import Model, TwoLayer
 from .tasks import Task
@@ -44,12 +44,39 @@ SPREAD = {
     ("kinks", "memorization"): 0.15,
     ("kinks", "init"): 0.45,
 }
-TYPICAL_STEPS, TYPICAL_PRODUCTS, TYPICAL_FACTORS, TYPICAL_SOLVES = (
-    60,
-    6,
-    4,
-    4,
-)  # of a flow; solves a step with kinks
+EIGENVALUES = 15  # Cholesky factors of K in whose time its eigenvalues are found
+POWERS = 60  # products that estimate the first sharpness of a flow
+FEW, MORE = 10, 60  # steps of two runs whose difference times a step
+
+
+@dataclass(frozen=True)
+class Work:
+    """What a flow over one unit of slow time does, as counted in flows of chapters 13, 14 and 17.
+
+    Attributes
+    ----------
+    steps : int
+        Tried, refused ones included.
+    solves : float
+        Linear equations, each with a linearization of its own, in one step.
+    products : float
+        With K, in one solve.
+    factors : float
+        Cholesky factors, in all.
+    """
+
+    steps: int
+    solves: float
+    products: float
+    factors: float
+
+
+WORK = {
+    ("squared_error", "smooth"): Work(60, 1, 6, 4),
+    ("squared_error", "held kinks"): Work(180, 4, 6, 4),
+    ("other", "smooth"): Work(60, 3, 6, 4),
+    ("other", "held kinks"): Work(180, 8, 6, 4),
+}  # kinks that are not held: steps of at most flow.follow.CAREFUL
 
 
 @dataclass(frozen=True)
@@ -165,13 +192,16 @@ def predict_delay(
     start: str | Tensor | tuple[Tensor, int] = "memorization",
     seed: int = 0,
     init_scale: float = 1.0,
-    loss_thresholds: Sequence[float] = (records.GENERALIZED["loss"],),
-    accuracy_thresholds: Sequence[float] = (records.GENERALIZED["accuracy"],),
+    theta0: Tensor | None = None,
+    loss_thresholds: float | Sequence[float] = (records.GENERALIZED["loss"],),
+    accuracy_thresholds: float | Sequence[float] = (records.GENERALIZED["accuracy"],),
     tau_end: float = 10.0,
     tolerance: float = 3e-4,
     patience: int = 20_000,
 ) -> Prediction:
     """Predict the steps at which full-batch gradient descent generalizes.
+
+    By one gradient flow on L_λ (the study's eq. 3) in slow time τ = lr·w·steps/(1 − momentum), with nothing fitted.
 
     Parameters
     ----------
@@ -185,16 +215,21 @@ def predict_delay(
         the initial weights, without any training; a checkpoint is θ (d,), or θ and its step.
     seed : of the initial weights.
     init_scale : of the initial weights.
+    theta0 : (d,), the initial weights themselves, in place of a draw of ``model.init(seed, init_scale)``.
     loss_thresholds : of the held-out loss, relative to that of the output 0; one clock each.
     accuracy_thresholds : of the share of right held-out samples; one clock each.
     tau_end : slow time at which to give up.
     tolerance : of the flow.
     patience : steps within which a run must memorize.
 
+    Returns
+    -------
+    Prediction, which prints as sentences: steps and intervals of each clock, the path, and what makes it doubtful.
+
     Raises
     ------
     ValueError
-        Arguments that do not fit.
+        Arguments that do not fit. A run that diverges, or a flow that cannot go on, is a warning of the prediction.
     """
     began = time.process_time()
     rate = _checks.real("lr", lr, 0, open_low=True)
@@ -202,11 +237,14 @@ def predict_delay(
     momentum = _checks.real("momentum", momentum, 0, 1, open_high=True)
     tau_end = _checks.real("tau_end", tau_end, 0, open_low=True)
     patience = _checks.integer("patience", patience, LOOK)
+    tolerance = _checks.real("tolerance", tolerance, 1e-12, 0.1, open_low=True)
+    check_model(model)
     task, loss = in_float64(task), losses.loss(loss)
     clocks = _clocks(model, task, loss, loss_thresholds, accuracy_thresholds)
     pace, lam, scaled = rate * w / (1 - momentum), losses.lam(loss, task.Y_train, w), rate / (1 + momentum)
     notes: list[str] = []
-    theta, at = _start(model, start, seed, init_scale)
+    theta, at = _start(model, start, seed, init_scale, theta0)
+    _check_task(model, task, loss, theta)
     first = scaled * sharpness(model, theta, task, loss)
     if first >= EDGE:
         notes.append(f"lr is {first / EDGE:.2g} times its stability limit at the start")
@@ -220,7 +258,7 @@ def predict_delay(
         try:
             found = memorize(
                 model, task, lr=rate, weight_decay=w, momentum=momentum, loss=loss, patience=patience,
-                seed=seed, init_scale=init_scale,
+                seed=seed, init_scale=init_scale, theta0=theta,
             )  # fmt: skip
         except DivergedError:
             notes.append(f"the run diverges with lr = {rate:g}: a smaller lr is needed")
@@ -256,6 +294,7 @@ def predict_delay(
 
 
 def _clocks(model, task: Task, loss: Loss, falls, shares) -> list[flow.Event]:
+    falls, shares = _several(falls), _several(shares)
     made = [flow.held_out_loss(model, task, threshold, loss) for threshold in falls]
     if task.classification:
         made += [flow.held_out_accuracy(model, task, threshold) for threshold in shares]
@@ -266,21 +305,36 @@ def _clocks(model, task: Task, loss: Loss, falls, shares) -> list[flow.Event]:
     return made
 
 
-def _start(model: Model, start, seed: int, init_scale: float) -> tuple[Tensor, int]:
+def _several(value) -> list:
+    """Thresholds as a list, of a single one also."""
+    if isinstance(value, Tensor | np.ndarray):
+        value = value.tolist()
+    return list(value) if isinstance(value, Iterable) and not isinstance(value, str) else [value]
+
+
+def _start(model: Model, start, seed: int, init_scale: float, theta0) -> tuple[Tensor, int]:
     """Where the flow or the run begins, and at which step."""
     if isinstance(start, str):
         _checks.one_of("start", start, ("memorization", "init"))
-        return model.init(seed, init_scale), 0
+        return (model.init(seed, init_scale) if theta0 is None else _flat("theta0", theta0, model)), 0
+    if theta0 is not None:
+        raise ValueError("theta0 and a checkpoint as start: one of the two says where to begin")
+    if isinstance(start, tuple) and len(start) != 2:
+        raise ValueError(f"start is a tuple of {len(start)}: must be θ (d,), or θ and its step")
     theta, at = start if isinstance(start, tuple) else (start, 0)
-    theta = _checks.tensor("start", theta, ndim=1).detach().double()
+    return _flat("start", theta, model), _checks.integer("start's step", at, 0)
+
+
+def _flat(name: str, theta, model: Model) -> Tensor:
+    theta = _checks.tensor(name, theta, ndim=1).detach().double()
     if len(theta) != model.d:
-        raise ValueError(f"start has {len(theta)} entries: must have {model.d}, as {model.name}")
-    return theta, _checks.integer("start's step", at, 0)
+        raise ValueError(f"{name} has {len(theta)} entries: must have {model.d}, as {model.name}")
+    return theta
 
 
 def _doubtful(model, task: Task, loss: Loss, thresholds) -> flow.Event:
     """The first loss clock's threshold, 2 % higher: how long the loss takes for the last of its way."""
-    level = 1.02 * (thresholds[0] if len(thresholds) else 0.5)
+    level = 1.02 * (_several(thresholds) or [records.GENERALIZED["loss"]])[0]
     event = flow.held_out_loss(model, task, level, loss)
     return flow.Event("almost", event.value)
 
@@ -364,8 +418,24 @@ def cost(
     loss: str | Loss = "squared_error",
     momentum: float = 0.0,
     seed: int = 0,
+    theta0: Tensor | None = None,
 ) -> Cost:
-    """What predicting, and training for one unit of slow time, will cost here; takes about a second, and neither is done.
+    """What predicting, and training for one unit of slow time, will cost here; neither is done.
+
+    Takes about as long as a few steps of each. A prediction's parts (a linearization, a product with K, a factor of K, an
+    evaluation of the network) are timed at the initial weights, and multiplied by how many of them a flow over one unit of
+    slow time takes, :data:`WORK`.
+
+    Parameters
+    ----------
+    model : network of any kind.
+    task : to train and to be tested on.
+    lr : of the run, as in PyTorch.
+    weight_decay : of the run, PyTorch's w.
+    loss : as for :func:`predict_delay`.
+    momentum : of the run, in [0, 1).
+    seed : of the initial weights.
+    theta0 : (d,), the initial weights themselves, in place of a draw of ``model.init(seed)``.
 
     Raises
     ------
@@ -375,28 +445,71 @@ def cost(
     rate = _checks.real("lr", lr, 0, open_low=True)
     w = _checks.real("weight_decay", weight_decay, 0, open_low=True)
     momentum = _checks.real("momentum", momentum, 0, 1, open_high=True)
-    task, loss, theta = in_float64(task), losses.loss(loss), model.init(seed)
-    few = 100
+    check_model(model)
+    task, loss = in_float64(task), losses.loss(loss)
+    theta = model.init(seed) if theta0 is None else _flat("theta0", theta0, model)
+    _check_task(model, task, loss, theta)
 
-    def train():
+    def train(steps: int) -> float:
+        began = time.process_time()
         training.train(
-            model, task, few, lr=1e-6 * rate, weight_decay=w, loss=loss, momentum=momentum, record_at=2
+            model,
+            task,
+            steps,
+            lr=1e-6 * rate,
+            weight_decay=w,
+            loss=loss,
+            momentum=momentum,
+            theta0=theta,
+            record_at=2,
         )
+        return time.process_time() - began
 
-    lin = linearize(model, theta, task.X_train, _kind(model))
-    make = _seconds(lambda: linearize(model, theta, task.X_train, _kind(model)))
-    product, matrix = _seconds(lambda: lin.product(task.Y_train)), 0.0
-    if task.Y_train.numel() <= FACTORED:
-        matrix = _seconds(lambda: torch.linalg.cholesky_ex(lin.gram()), 1)
-    solves = 1 if model.smooth else TYPICAL_SOLVES
-    step = solves * (make + TYPICAL_PRODUCTS * (3 if not model.smooth else 1.5) * product)
-    predicting = TYPICAL_STEPS * (1 if model.smooth else 3) * step + TYPICAL_FACTORS * matrix
-    each = _seconds(train, 1) / few
+    train(FEW)
+    each = max(train(MORE) - train(FEW), 1e-9) / (MORE - FEW)
+    predicting = _predicting(model, task, loss, theta)
     return Cost(predicting, each * (1 - momentum) / (rate * w), each / predicting)
 
 
-def _seconds(call, repeats: int = 5) -> float:
-    call()
+def work(model: Model, loss: Loss) -> Work:
+    """What predicting with ``model`` is expected to do."""
+    kinks = "smooth" if model.smooth or model.kinks is None else "held kinks"
+    expected = WORK["squared_error" if isinstance(loss, losses.SquaredError) else "other", kinks]
+    if model.smooth or model.kinks is not None:
+        return expected
+    return replace(expected, steps=expected.steps + round(1 / CAREFUL))
+
+
+def _predicting(model: Model, task: Task, loss: Loss, theta: Tensor) -> float:
+    """Seconds of a prediction whose flow takes one unit of slow time."""
+    X, Y, expected = task.X_train, task.Y_train, work(model, loss)
+    lin, solver = linearize(model, theta, X, _kind(model)), Multipliers()
+    largest = sharpness(model, theta, task) * Y.numel() / 2  # of K
+    zero, accuracy = torch.zeros_like(Y), 1e-6 * float(theta.norm())
+
+    def solve() -> None:
+        solver.solve(lin, Y, 1.0, max(largest, 1e-300), zero, accuracy)
+
+    def look(part: Tensor) -> float:
+        return _seconds(lambda: model(theta, part))
+
+    make = _seconds(lambda: linearize(model, theta, X, _kind(model)))
+    plain = _seconds(lambda: lin.product(Y))
+    factor, before = _seconds(solve, 1, warm=False), solver.products
+    product = _seconds(solve, 3, warm=False) * 3 / max(solver.products - before, 1)  # with its preconditioner
+    clocks = 1 + task.classification
+    step = expected.solves * (make + expected.products * product) + 2 * plain
+    step += 2 * look(X) + (2 * clocks + 2) * look(
+        task.X_test
+    )  # the loss, memorization; the clocks, the record
+    begin = _seconds(lambda: sharpness(model, theta, task, loss), 1, warm=False) + POWERS * plain
+    end = EIGENVALUES * factor if Y.numel() <= CHECKED_OUTPUTS else 0.0
+    return begin + expected.steps * step + expected.factors * factor + end
+
+
+def _seconds(call, repeats: int = 5, warm: bool = True) -> float:
+    if warm:
+        call()
     began = time.process_time()
     for _ in range(repeats):
         call()

@@ -70,7 +70,10 @@ class Loss:
 
 
 class SquaredError(Loss):
-    """L = ‖F − Y‖²."""
+    """L = ‖F − Y‖², the study's (eq. 1), for outputs F and targets Y (n, m) of any real values.
+
+    PyTorch's ``MSELoss`` is its mean over all nm terms: λ = nm·w/2 for ``weight_decay`` w.
+    """
 
     name = "squared_error"
 
@@ -91,7 +94,10 @@ class SquaredError(Loss):
 
 
 class CrossEntropy(Loss):
-    """L = −Σ Y log softmax(F); rows of Y are probabilities of the classes."""
+    """L = −Σ Y log softmax(F), for outputs F (n, m); rows of Y (n, m) are probabilities of the m ≥ 2 classes.
+
+    PyTorch's ``CrossEntropyLoss`` is its mean over the n samples: λ = n·w/2 for ``weight_decay`` w. The study does not cover it.
+    """
 
     name = "cross_entropy"
 

@@ -10,6 +10,7 @@ import copy
 import math
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
@@ -196,12 +197,23 @@ class TwoLayer(Model):
 def two_layer(
     d_in: int, width: int, d_out: int, activation: str | Callable[[Tensor], Tensor] = "relu"
 ) -> TwoLayer:
-    """The study's network ŷ = σ(XE)W (STUDY.md section 3), with any activation of the package or of one's own.
+    """The study's network ŷ = σ(XE)W (STUDY.md section 3; E and W are its W₁ and W₂), without biases.
+
+    Parameters
+    ----------
+    d_in : number of inputs of a sample; ``X`` is (n, d_in), and E (d_in, width).
+    width : of the hidden layer, the study's d_h.
+    d_out : number of outputs of a sample; W is (width, d_out).
+    activation : σ, a name of :data:`grokutils.activations.NAMED`, or any elementwise callable of torch operations.
+
+    Returns
+    -------
+    Model with d = width·(d_in + d_out); kinks of ReLU and leaky ReLU are held by its flows.
 
     Raises
     ------
     ValueError
-        A size below 1, or an unknown activation.
+        A size below 1, an unknown activation, or a callable that does not act elementwise.
     """
     sizes = {"d_in": d_in, "width": width, "d_out": d_out}
     checked = {name: _checks.integer(name, size, 1) for name, size in sizes.items()}
@@ -215,20 +227,24 @@ def mlp(
 
     Parameters
     ----------
-    widths : d_in, the hidden widths, d_out.
+    widths : d_in, the hidden widths, d_out; W_l is (widths[l − 1], widths[l]) and ``X`` (n, d_in).
     activation : between layers, as for :func:`two_layer`.
     bias : whether each layer adds a vector.
+
+    Returns
+    -------
+    Model.
 
     Raises
     ------
     ValueError
-        Fewer than two widths, a width below 1, or an unknown activation.
+        Fewer than two widths, a width below 1, an unknown activation, or a ``bias`` that is not True or False.
     """
     if isinstance(widths, (str, int)) or len(widths) < 2:
         raise ValueError(f"widths = {widths!r}: must list d_in, any hidden widths, and d_out")
     checked = [_checks.integer(f"widths[{i}]", width, 1) for i, width in enumerate(widths)]
     sigma = activations.activation(activation)
-    return MLP(checked, sigma, bool(bias), f"mlp({checked}, '{sigma.name}')")
+    return MLP(checked, sigma, _checks.flag("bias", bias), f"mlp({checked}, '{sigma.name}')")
 
 
 class Transformer(Model):
@@ -316,10 +332,15 @@ def transformer(
     layer_norm : normalize, with a trained gain, what attention and MLP read.
     activation : of the MLPs.
 
+    Returns
+    -------
+    Model with outputs (n, d_out).
+
     Raises
     ------
     ValueError
-        A size below 1, ``heads`` that do not divide ``width``, or an unknown activation.
+        A size below 1, ``heads`` that do not divide ``width``, an unknown activation, or a ``layer_norm`` that is not True or
+        False.
     """
     sizes = {
         "tokens": tokens, "length": length, "d_out": d_out, "width": width, "heads": heads,
@@ -328,7 +349,8 @@ def transformer(
     checked = {name: _checks.integer(name, size, 1) for name, size in sizes.items()}
     if width % heads:
         raise ValueError(f"heads = {heads}: must divide width = {width}")
-    return Transformer(**checked, layer_norm=bool(layer_norm), sigma=activations.activation(activation))
+    layer_norm, sigma = _checks.flag("layer_norm", layer_norm), activations.activation(activation)
+    return Transformer(**checked, layer_norm=layer_norm, sigma=sigma)
 
 
 # Functions whose derivative jumps, as PyTorch names them; comparisons, because `where` makes a kink of them.
@@ -339,6 +361,7 @@ BENT = {
     "minimum", "fmax", "fmin", "sign", "heaviside", "round", "floor", "ceil", "sort", "topk", "median",
     "max_pool1d", "max_pool2d", "max_pool3d", "gt", "lt", "ge", "le", "__gt__", "__lt__", "__ge__", "__le__",
 }  # fmt: skip
+APART = 1e-5  # relative displacement over which differences of F are taken
 RANDOM = threading.Lock()  # PyTorch's global generator, which nn.Module's reset_parameters draws from
 
 
@@ -351,14 +374,12 @@ class ModuleModel(Model):
         super().__init__(name, {key: tuple(each.shape) for key, each in named.items()})
         self._slots = _slots(module, named)
         self.theta = self.flat(**{key: each.detach() for key, each in named.items()})  # (d,), as given
-        self._seen: dict[
-            tuple, bool
-        ] = {}  # kinds of inputs that were tried, and whether F was smooth on them
+        self._seen: dict[tuple, _Seen] = {}  # by kind of inputs: what was found when they were tried
 
     @property
     def smooth(self) -> bool:  # type: ignore[override]
         """Whether nothing that bends was met on the inputs seen so far."""
-        return all(self._seen.values())
+        return not any(seen.bends for seen in self._seen.values())
 
     def forward(self, parameters: Parameters, X: Tensor) -> Tensor:
         with _plain_attention():
@@ -405,34 +426,127 @@ class ModuleModel(Model):
         return self.flat(**{key: named[key].detach() for key in self.shapes})
 
     def check(self, X: Tensor) -> None:
-        """Try the module on ``X`` once: refuse outputs that are not (n, m), finite, and the same when asked twice."""
+        """Try the module on ``X`` once: refuse outputs that are not (n, m), finite, and a function of θ and each x alone."""
         if not isinstance(X, Tensor):
             raise ValueError(f"X is a {type(X).__name__}: must be a torch.Tensor with samples first")
         if X.ndim == 0 or not len(X):
             raise ValueError(f"X has shape {tuple(X.shape)}: must hold at least one sample, samples first")
         if X.is_floating_point():
             _checks.tensor("X", X)
-        kind = (X.dtype, X.shape[1:])
-        if kind in self._seen:
+        kind = _kind(X)
+        if kind in self._seen and self._seen[kind].covers(X):
             return
         theta, watch = self.theta.to(_float_of(X)).requires_grad_(), _Watch()
         try:
             with RANDOM, torch.random.fork_rng(devices=[]):
                 with watch:
                     F = self(theta, X)
-                check_outputs(F, X, self.name)
+                check_outputs(F, X, self.name, theta.dtype)
                 again = self(theta, X)
+                half = self._of_half(theta, X)
         except (RuntimeError, TypeError, IndexError, AttributeError) as error:
-            raise ValueError(
-                f"X of shape {tuple(X.shape)} and {X.dtype} does not fit {self.name}: {error}"
-            ) from error
-        if not torch.equal(F, again):
-            raise ValueError(
-                f"{self.name} gives other outputs when asked twice: dropout and noise must be off"
+            hint = (
+                "; constant tensors of the module must be buffers, to become float64"
+                if "dtype" in str(error)
+                else ""
             )
+            raise ValueError(
+                f"X of shape {tuple(X.shape)} and {X.dtype} does not fit {self.name}: {error}{hint}"
+            ) from error
         if not torch.isfinite(F).all():
             raise ValueError(f"{self.name} returned NaN or infinite outputs for X")
-        self._seen[kind] = not watch.bends
+        if not torch.equal(F, again):
+            raise ValueError(
+                f"{self.name} gives other outputs when asked twice: dropout and noise must be off (module.eval())"
+            )
+        rounding = torch.finfo(F.dtype).eps ** 0.5 * float(F.detach().abs().max())
+        if half is not None and not float((half - F[: len(half)]).detach().abs().max()) <= rounding:
+            raise ValueError(
+                f"{self.name} gives a sample other outputs without the others: statistics of the batch must be off, as "
+                "F must be a function of θ and each x alone"
+            )
+        self._seen[kind] = _Seen(watch.bends, _range(X)) | self._seen.get(kind)
+
+    def _of_half(self, theta: Tensor, X: Tensor) -> Tensor | None:
+        """Outputs for the first half of ``X``; None for what is written for a whole batch."""
+        try:
+            return self(theta, X[: len(X) // 2]) if len(X) > 1 else None
+        except (RuntimeError, TypeError, IndexError, ValueError):
+            return None
+
+    def check_derivative(self, theta: Tensor, X: Tensor) -> None:
+        """Refuse a module whose backward pass is not its derivative, or has none itself: J would be a wrong one.
+
+        Differences of F beside Jv, and Jv beside Jᵀu, for random u and v near ``theta`` (d,); once for each kind of ``X``.
+        """
+        if self._seen[_kind(X)].derivative:
+            return
+        generator = torch.Generator().manual_seed(0)
+        v, w = torch.randn(2, self.d, generator=generator, dtype=torch.float64) * max(
+            float(theta.norm()) / self.d**0.5, 1e-3
+        )
+        theta = theta + 0.01 * w  # away from kinks, on which weights of 0 sit
+        at = theta.clone().requires_grad_()
+        try:
+            with torch.enable_grad():
+                F = self(at, X)
+                u = torch.randn(F.shape, generator=generator, dtype=torch.float64)
+                zero = torch.zeros_like(u).requires_grad_()
+                (pulled,) = torch.autograd.grad(F, at, zero, create_graph=True)
+                (Jv,) = torch.autograd.grad(pulled, zero, v, retain_graph=True)
+                (pull,) = torch.autograd.grad(F, at, u)
+        except RuntimeError as error:
+            raise ValueError(
+                f"{self.name} has a backward pass that cannot be differentiated itself, so that J cannot be multiplied "
+                f"with; train can be used, not linearize: {error}"
+            ) from error
+        with torch.no_grad():
+            difference = (self(theta + APART * v, X) - self(theta - APART * v, X)) / (2 * APART)
+        if not torch.isfinite(difference).all():
+            return
+        size = float(Jv.norm() * u.norm())
+        apart = float((difference - Jv).norm()) > 0.05 * max(float(difference.norm()), float(Jv.norm()))
+        if apart or abs(float((u * Jv).sum() - pull @ v)) > 1e-3 * size:
+            raise ValueError(
+                f"{self.name} has a backward pass that is not the derivative of its outputs (a detach, a straight-through "
+                "estimator, or a torch.autograd.Function of its own): J would be wrong; train can be used, not linearize"
+            )
+        self._seen[_kind(X)].derivative = True
+
+
+@dataclass
+class _Seen:
+    """What was found when a module was tried on inputs of one kind."""
+
+    bends: bool
+    tokens: tuple[Tensor, Tensor] | None  # least and greatest at each place; None for numbers
+    derivative: bool = False  # whether J was compared with differences of F
+
+    def __or__(self, other: _Seen | None) -> _Seen:
+        """What both have found."""
+        if other is None:
+            return self
+        tokens = self.tokens
+        if tokens is not None and other.tokens is not None:
+            tokens = torch.minimum(tokens[0], other.tokens[0]), torch.maximum(tokens[1], other.tokens[1])
+        return _Seen(self.bends or other.bends, tokens, self.derivative or other.derivative)
+
+    def covers(self, X: Tensor) -> bool:
+        """Whether ``X`` holds no tokens beyond those that were tried."""
+        if self.tokens is None:
+            return True
+        low, high = X.amin(0), X.amax(0)
+        return bool((low >= self.tokens[0]).all() and (high <= self.tokens[1]).all())
+
+
+def _kind(X: Tensor) -> tuple:
+    return X.dtype, X.shape[1:]
+
+
+def _range(X: Tensor) -> tuple[Tensor, Tensor] | None:
+    return (
+        None if X.is_floating_point() or X.is_complex() or X.dtype == torch.bool else (X.amin(0), X.amax(0))
+    )
 
 
 def _slots(module: nn.Module, named: Mapping[str, Tensor]) -> dict[str, list[str]]:
@@ -457,8 +571,8 @@ def _float_of(X: Tensor) -> torch.dtype:
     return X.dtype if X.is_floating_point() else torch.float64
 
 
-def check_outputs(F, X: Tensor, name: str) -> None:
-    """Refuse what is not a tensor (n, m) of outputs for ``X`` (n, …)."""
+def check_outputs(F, X: Tensor, name: str, dtype: torch.dtype | None = None) -> None:
+    """Refuse what is not a tensor (n, m) of outputs, of θ's ``dtype`` where that is given, for ``X`` (n, …)."""
     if not isinstance(F, Tensor):
         raise ValueError(f"{name} returned a {type(F).__name__}: must return a tensor (n, m)")
     if F.ndim != 2 or len(F) != len(X):
@@ -466,6 +580,12 @@ def check_outputs(F, X: Tensor, name: str) -> None:
         raise ValueError(
             f"{name} returned shape {tuple(F.shape)}: must return (n, m) outputs, with n = {len(X)} for this X{hint}"
         )
+    if dtype is not None and F.dtype != dtype:
+        raise ValueError(
+            f"{name} returned {F.dtype} for θ of {dtype}: must return the outputs as computed, not cast"
+        )
+    if not F.shape[1]:
+        raise ValueError(f"{name} returned shape {tuple(F.shape)}: must return at least one output")
 
 
 class _Watch(TorchFunctionMode):
@@ -494,14 +614,20 @@ def from_module(module: nn.Module, name: str | None = None) -> ModuleModel:
 
     Parameters
     ----------
-    module : called with ``X`` alone, samples first; must return (n, m).
+    module : called with ``X`` (n, …) alone, samples first, of numbers or integer tokens; must return (n, m).
     name : for messages and records; the class's name where None.
+
+    Returns
+    -------
+    Model with the module's own weights as ``theta`` (d,), float64; ``init(seed)`` draws others by its ``reset_parameters``.
 
     Raises
     ------
     ValueError
-        Something that is no module; no trainable parameters; parameters that are not real numbers, not finite or not
-        yet made; dropout or batch normalization in training mode.
+        Something that is no module, or cannot be copied; no trainable parameters; parameters that are not real numbers,
+        not finite, not yet made or views of each other; dropout or batch normalization in training mode. What can only be
+        seen on inputs is refused where the model first meets them: outputs that are not (n, m), not of θ's dtype, not finite,
+        or that depend on chance or on other samples; and, by ``linearize``, a backward pass that is not F's derivative.
     """
     if not isinstance(module, nn.Module):
         raise ValueError(f"module is a {type(module).__name__}: must be a torch.nn.Module")
@@ -509,6 +635,8 @@ def from_module(module: nn.Module, name: str | None = None) -> ModuleModel:
     for key, each in module.named_parameters():
         if isinstance(each, nn.parameter.UninitializedParameter):
             raise ValueError(f"{key} of {name} has no shape yet: call the module once before")
+        if each.is_meta:
+            raise ValueError(f"{key} of {name} has no values yet (device 'meta'): fill it first")
         if not each.is_floating_point():
             raise ValueError(
                 f"{key} of {name} has dtype {each.dtype}: weights must be real floating-point numbers"
@@ -527,4 +655,28 @@ def from_module(module: nn.Module, name: str | None = None) -> ModuleModel:
                 f"{key or name} ({type(part).__name__}) is {kind}, so that F is no function of θ and x alone: call "
                 "module.eval() first"
             )
-    return ModuleModel(copy.deepcopy(module).to("cpu", torch.float64), name)
+    _check_memory(module, name)
+    try:
+        return ModuleModel(copy.deepcopy(module).to("cpu", torch.float64), name)
+    except (RuntimeError, TypeError) as error:
+        raise ValueError(f"{name} cannot be copied by copy.deepcopy: {error}") from error
+
+
+def _check_memory(module: nn.Module, name: str) -> None:
+    """Refuse parameters that are views of each other: training moves them as one, but as entries of θ they would be several."""
+    held: dict[int, list[tuple[str, Tensor]]] = {}
+    for key, each in module.named_parameters():
+        held.setdefault(each.untyped_storage().data_ptr(), []).append((key, each))
+    for sharing in held.values():
+        places = torch.cat([_places(each.detach()) for _, each in sharing])
+        if any(each.requires_grad for _, each in sharing) and len(places.unique()) < len(places):
+            raise ValueError(
+                f"{', '.join(key for key, _ in sharing)} of {name}: several entries share memory without being one "
+                "nn.Parameter; assign the same nn.Parameter, or compute the other in forward"
+            )
+
+
+def _places(each: Tensor) -> Tensor:
+    """Where in its memory each entry lies."""
+    size = each.untyped_storage().nbytes() // each.element_size()
+    return torch.arange(size).as_strided(each.shape, each.stride(), each.storage_offset()).flatten()

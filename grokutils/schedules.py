@@ -18,9 +18,9 @@ from scipy.optimize import brentq
 from torch import Tensor
 
 from . import _checks, losses
-from .errors import GrokutilsError
+from .errors import GrokutilsError, SingularJacobianError
 from .flow.events import memorized
-from .flow.follow import _check_start, _check_task, in_float64
+from .flow.follow import _check_start, _check_task, check_model, in_float64
 from .linearization import Linearization, linearize
 from .models import Model, TwoLayer
 from .tasks import Task
@@ -46,8 +46,10 @@ class Plan:
 
     Attributes
     ----------
-    before, after : Stage
-        Settings until the network has memorized, and from there on.
+    before : Stage
+        Settings until the network has memorized.
+    after : Stage
+        Settings from there on.
     theta : (d,)
         Where it had memorized.
     steps : int
@@ -116,22 +118,28 @@ def from_theory(
 
     Parameters
     ----------
-    model, task : to be trained.
+    model : network of any kind.
+    task : to be trained; its held-out half is not looked at.
     tolerated_loss : training loss on the plateau, as a share of that of the output 0, in (0, 1).
     theta0 : (d,), where to begin; a draw of ``model.init(seed)`` where it is left out. A memorized one needs no steps.
     seed : of that draw.
     products : with K for the spectrum after memorization (Lanczos); the first takes half as many.
     patience : most gradient steps until memorization.
 
+    Returns
+    -------
+    Plan, with the settings before and after memorization, in PyTorch's convention, and what they rest on.
+
     Raises
     ------
     ValueError
         Arguments that do not fit.
+    SingularJacobianError
+        J = 0 at ``theta0``.
     GrokutilsError
         The network does not memorize within ``patience``; or no decay holds up as much loss as is tolerated.
     """
-    if not isinstance(model, Model):
-        raise ValueError(f"model is a {type(model).__name__}: must be a grokutils model")
+    check_model(model)
     task = in_float64(task)
     tolerated_loss = _checks.real("tolerated_loss", tolerated_loss, 0, 1, open_low=True, open_high=True)
     products = _checks.integer("products", products, 2)
@@ -144,6 +152,8 @@ def from_theory(
     lin = linearize(model, theta, X, kind)
     first = spectrum(lin, lin.outputs - Y, products // 2)
     sharp = 2 * float(first[0].max()) / count
+    if not sharp > 0:
+        raise SingularJacobianError("theta0 is a singular point: J = 0 there, no learning rate moves it")
     theta, early, steps = _memorize(model, task, theta, BEFORE * 2 * (1 + EARLY_MOMENTUM) / sharp, patience)
     before = Stage(early, 0.0, EARLY_MOMENTUM)
     lin = linearize(model, theta, X, kind)

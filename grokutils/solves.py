@@ -26,7 +26,7 @@ from torch import Tensor
 from . import _checks, losses, records
 from .errors import NoMultipliersError, StoppedError
 from .flow.events import margins
-from .flow.follow import _check_limit, _check_start, _check_task, in_float64
+from .flow.follow import _check_limit, _check_start, _check_task, check_model, in_float64
 from .flow.multipliers import Multipliers
 from .linearization import KINDS, Linearization, Sides, linearize
 from .linearization.solving import FACTORED
@@ -102,6 +102,7 @@ def minimize_norm(
 ) -> xr.Dataset:
     """Go down in norm along the zero-loss set of the training half of ``task`` by projected steps.
 
+    They are implicit Euler steps of the slow flow dθ/dτ = −P_Tθ (STUDY.md, consequence of theorem 4.14).
     First ``landing`` damped Gauss–Newton steps towards that set, then steps of h; each costs one linearization and one solve with
     K = JJᵀ. ReLU networks of two layers have their kinks held, as in :func:`grokutils.flow.follow`. Squared error only: it has a zero.
 
@@ -110,7 +111,8 @@ def minimize_norm(
     model : network of any kind, with d ≥ nm.
     task : to fit; its held-out half is only looked at.
     theta0 : (d,), where to begin; a draw of ``model.init(seed, init_scale)`` where it is left out.
-    seed, init_scale : of that draw.
+    seed : of that draw.
+    init_scale : of that draw.
     h : of each projected step, in (0, 1); h/(1 − h) is its slow time.
     landing : steps before, with h = 0; 0 for a network that has memorized.
     damping : ε of these, over the largest eigenvalue of K.
@@ -133,12 +135,11 @@ def minimize_norm(
     Raises
     ------
     ValueError
-        Arguments that do not fit, or fewer parameters than constraints.
+        Arguments that do not fit, or fewer parameters than constraints (assumption 4.1).
     StoppedError
         K is singular, or θ is not finite any more. What was reached is in its ``records``.
     """
-    if not isinstance(model, Model):
-        raise ValueError(f"model is a {type(model).__name__}: must be a grokutils model")
+    check_model(model)
     task = in_float64(task)
     if theta0 is None:
         theta0 = model.init(seed, init_scale)
@@ -157,6 +158,7 @@ def minimize_norm(
     damping = _checks.real("damping", damping, 0)
     seconds = math.inf if seconds is None else _checks.real("seconds", seconds, 0, open_low=True)
     _checks.one_of("kind", kind, KINDS)
+    _checks.function("callback", callback)
     if kind == "auto":
         kind = "structured" if isinstance(model, TwoLayer) else "matrix_free"
     run = _Solves(model, task, kind)

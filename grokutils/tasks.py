@@ -61,6 +61,20 @@ class Task:
     pairs_test: Tensor = field(default_factory=_no_pairs)
     p: int | None = None
 
+    def __post_init__(self) -> None:
+        """Refuse what is no tensor, or does not fit together."""
+        for part in ("train", "test"):
+            named = {f"{kind}_{part}": getattr(self, f"{kind}_{part}") for kind in "XY"}
+            for key, each in named.items():
+                if not isinstance(each, Tensor):
+                    raise ValueError(
+                        f"{key} is a {type(each).__name__}: must be a torch.Tensor (from_tensors takes arrays and lists)"
+                    )
+            Y = named[f"Y_{part}"]
+            if Y.ndim != 2:
+                raise ValueError(f"Y_{part} has shape {tuple(Y.shape)}: must be (n, d_out)")
+            _checks.same("lengths", **{key: len(each) for key, each in named.items()})
+
     @property
     def n_train(self) -> int:
         return len(self.X_train)
@@ -103,9 +117,13 @@ def modular(
         ZeroDivisionError, or returns None) is left out: for "divide", those whose b has no inverse.
     train_fraction : share of the samples to train on, in (0, 1); both parts must come out non-empty.
     seed : of the split (and of the random table).
-    dtype : of inputs and targets.
+    dtype : of inputs and targets, torch.float64 or torch.float32.
     ordered : True for all ordered pairs, also of a commutative table; False for a ≤ b only; "auto" as above.
     representation : "sum" (e_a + e_b), "concat" (e_a + e_{p+b}), "tokens" (the integers a, b), or "auto" as above.
+
+    Returns
+    -------
+    Task with X (n, p), (n, 2p) or, of tokens, (n, 2), and Y (n, p).
 
     Raises
     ------
@@ -247,8 +265,7 @@ def _split(
     _checks.one_of("ordered", ordered, (True, False, "auto"))
     ordered = ordered if isinstance(ordered, str) else bool(ordered)
     _checks.one_of("representation", representation, REPRESENTATIONS)
-    if not isinstance(dtype, torch.dtype):
-        raise ValueError(f"dtype = {dtype!r}: must be a torch dtype, as torch.float32")
+    _checks.floating("dtype", dtype)
     commutative = bool((entries == entries.T).all())
     if not commutative and (ordered is False or representation == "sum"):
         named = "ordered = False" if ordered is False else "representation = 'sum'"
@@ -312,16 +329,24 @@ def from_tensors(
 
     Parameters
     ----------
-    X_train, X_test : (n, …) inputs.
-    Y_train, Y_test : (n,) or (n, d_out) targets.
+    X_train : (n, …) inputs to train on.
+    Y_train : (n,) or (n, d_out), their targets.
+    X_test : (n, …) held-out inputs.
+    Y_test : (n,) or (n, d_out), their targets.
+    name : of the task, for messages and records.
     classes : number of classes; one more than the largest label where it is left out.
-    dtype : of inputs (but tokens) and targets.
+    dtype : of inputs (but tokens) and targets, torch.float64 or torch.float32.
+
+    Returns
+    -------
+    Task.
 
     Raises
     ------
     ValueError
         Arrays that are empty, ragged, not finite, or do not fit together.
     """
+    _checks.floating("dtype", dtype)
     given = {"X_train": X_train, "Y_train": Y_train, "X_test": X_test, "Y_test": Y_test}
     arrays = {key: _array(key, value) for key, value in given.items()}
     for part in ("train", "test"):
@@ -413,6 +438,7 @@ def sparse_parity(
     """
     n_bits = _checks.integer("n_bits", n_bits, 1, BITS)
     k = _checks.integer("k", k, 1, n_bits)
+    _checks.floating("dtype", dtype)
     n_train, n_test = _checks.integer("n_train", n_train, 1), _checks.integer("n_test", n_test, 1)
     if n_train + n_test > 2**n_bits:
         raise ValueError(

@@ -16,8 +16,10 @@ def linear_flow(X, y, theta_0, lam, t) -> sp.Matrix:
     Parameters
     ----------
     X : (k, d) exact numbers: integers, rationals or SymPy expressions.
-    y, theta_0 : k and d of them.
-    lam, t : numbers or symbols; a number λ must be positive (λ → 0 is a limit to take, not a value).
+    y : k of them, the targets.
+    theta_0 : d of them, the start.
+    lam : λ, a number or symbol; a number must be positive (λ → 0 is a limit to take, not a value).
+    t : time, a number or symbol.
 
     Returns
     -------

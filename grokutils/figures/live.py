@@ -258,7 +258,8 @@ def curve(name: str, x, y, *, color: int | str = 0, line: int | None = None, fac
     Parameters
     ----------
     name : written at its end, in its colour; "" for none.
-    x, y : (n,), or (frames, n) for a curve that moves. A y that is not finite interrupts it.
+    x : (n,), or (frames, n) for a curve that moves.
+    y : as ``x``; one that is not finite interrupts the curve.
     color : its place in `COLORS`.
     line : its place in `LINES`; as ``color`` if not given.
     factor : (frames,) numbers that x is multiplied by: a clock that changes.

@@ -33,10 +33,16 @@ class Event:
 def held_out_loss(
     model, task: Task, threshold: float = records.GENERALIZED["loss"], loss: str | Loss = "squared_error"
 ) -> Event:
-    """The held-out loss falls to ``threshold`` times that of the output 0."""
+    """The held-out loss falls to ``threshold`` times that of the output 0.
+
+    Raises
+    ------
+    ValueError
+        A threshold that is not positive, or targets of which the output 0 is right.
+    """
     threshold, loss = _checks.real("threshold", threshold, 0, open_low=True), loss_of(loss)
     X, Y = task.X_test, task.Y_test
-    level = threshold * float(loss.value(torch.zeros_like(Y), Y))
+    level = threshold * _baseline(task, "test", loss)
     return Event(f"loss {threshold:g}", lambda theta: float(loss.value(model(theta, X), Y)) / level - 1)
 
 
@@ -66,9 +72,16 @@ def held_out_accuracy(model, task: Task, threshold: float = records.GENERALIZED[
 def memorized(
     model, task: Task, loss: str | Loss = "squared_error", share: float = records.MEMORIZED["loss"]
 ) -> Event:
-    """The training loss is at most ``share`` of the output 0's and, where there are classes, all samples are right."""
+    """The training loss is at most ``share`` of the output 0's and, where there are classes, all samples are right.
+
+    Raises
+    ------
+    ValueError
+        A share that is not positive, or targets of which the output 0 is right.
+    """
     loss, X, Y = loss_of(loss), task.X_train, task.Y_train
-    level, classes = share * float(loss.value(torch.zeros_like(Y), Y)), task.classification
+    share = _checks.real("share", share, 0, open_low=True)
+    level, classes = share * _baseline(task, "train", loss), task.classification
 
     def missing(theta: Tensor) -> float:
         F = model(theta, X)
@@ -76,6 +89,18 @@ def memorized(
         return max(over, -float(margins(F, Y).min())) if classes else over
 
     return Event("memorized", missing)
+
+
+def _baseline(task: Task, part: str, loss: Loss) -> float:
+    """Loss of the output 0."""
+    Y = getattr(task, f"Y_{part}")
+    loss.check(Y)
+    level = float(loss.value(torch.zeros_like(Y), Y))
+    if not level > 0:
+        raise ValueError(
+            f"task '{task.name}' has Y_{part} of which the output 0 is right: its loss is {level:g}, so that none is relative to it"
+        )
+    return level
 
 
 def margins(F: Tensor, Y: Tensor) -> Tensor:

@@ -79,7 +79,8 @@ class Landing:
 
     Parameters
     ----------
-    model, task : that are trained, with squared error.
+    model : that is trained.
+    task : on which, with squared error.
     lam : the study's λ.
     close : distance that is close enough.
     """

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 
 import numpy as np
@@ -53,7 +53,7 @@ def follow(
 ) -> xr.Dataset:
     """Follow gradient flow on L_λ in slow time, dθ/dτ = −∇L_λ/2λ, on the training half of ``task``; or its limit λ → 0.
 
-    For λ > 0 any start will do, and the cost does not depend on λ. At λ = 0 this is dθ/dτ = −P_Tθ on Z, and ``theta0``
+    Gradient flow is the study's eq. 3, in τ = 2λt; the limit is what follows from its theorem 4.14. For λ > 0 any start will do, and the cost does not depend on λ. At λ = 0 this is dθ/dτ = −P_Tθ on Z, and ``theta0``
     is first taken to Z by Gauss–Newton steps.
 
     Parameters
@@ -95,12 +95,17 @@ def follow(
     ------
     ValueError
         Arguments that do not fit, or fewer parameters than constraints at λ = 0.
-    StoppedError, KeyboardInterrupt
-        K is singular in floating point, or no step is short enough; or Ctrl-C. What was reached is in its ``records``.
+    StoppedError
+        K is singular in floating point (theorem 4.10), or no step is short enough. What was reached is in its ``records``.
+    KeyboardInterrupt
+        Ctrl-C. What was reached is in its ``records``.
     """
     loss, task, theta0 = losses.loss(loss), in_float64(task), _check_start(model, theta0)
     _check_task(model, task, loss, theta0)
-    lam = _checks.real("lam", lam, 0)
+    lam, first_order = _checks.real("lam", lam, 0), _checks.flag("first_order", first_order)
+    keep_theta = _checks.flag("keep_theta", keep_theta)
+    _checks.function("force", force)
+    _checks.function("callback", callback)
     if first_order and (lam == 0 or penalty is not None or force is not None):
         raise ValueError(
             f"first_order with lam = {lam:g}: it needs lam > 0, and neither penalty nor force can be given"
@@ -113,6 +118,11 @@ def follow(
     seconds = np.inf if seconds is None else _checks.real("seconds", seconds, 0, open_low=True)
     _checks.one_of("kind", kind, KINDS)
     penalty = _check_penalty(model, penalty)
+    lacking = [name for name in ("at", "force", "passed") if not callable(getattr(inertia, name, None))]
+    if inertia is not None and lacking:
+        raise ValueError(
+            f"inertia is a {type(inertia).__name__} without {', '.join(lacking)}: see flow.Inertia"
+        )
     if inertia is not None and model.kinks is not None:
         raise ValueError(f"inertia: kinks of {model.name} can be held without one only")
     events, last = _check_events(model, task, loss, events, until)
@@ -249,11 +259,17 @@ def in_float64(task: Task) -> Task:
     return replace(task, **changed) if changed else task
 
 
-def _check_start(model, theta0: Tensor) -> Tensor:
+def check_model(model) -> None:
+    """Refuse what is no model of this package, by ``ValueError``."""
     if not isinstance(model, Model):
+        hint = "; give from_module(model)" if isinstance(model, torch.nn.Module) else ""
         raise ValueError(
-            f"model is a {type(model).__name__}: must be a grokutils model (two_layer, mlp, transformer, from_module)"
+            f"model is a {type(model).__name__}: must be a grokutils model (two_layer, mlp, transformer, from_module){hint}"
         )
+
+
+def _check_start(model, theta0: Tensor) -> Tensor:
+    check_model(model)
     theta0 = _checks.tensor("theta0", theta0, ndim=1)
     if len(theta0) != model.d:
         raise ValueError(f"theta0 has {len(theta0)} entries: must have {model.d}, as {model.name}")
@@ -266,7 +282,7 @@ def _check_task(model: Model, task: Task, loss: Loss, theta0: Tensor) -> None:
         try:
             model.check(X)
             outputs = model(theta0, X)
-        except (ValueError, RuntimeError) as error:
+        except (ValueError, RuntimeError, IndexError) as error:
             raise ValueError(f"task '{task.name}' does not fit {model.name}: {error}") from error
         if outputs.shape != Y.shape:
             raise ValueError(
@@ -305,6 +321,8 @@ def _check_penalty(model: Model, penalty: Penalty | None) -> Penalty:
 
 
 def _check_events(model, task: Task, loss: Loss, events, until) -> tuple[list[Event], Event | None]:
+    if isinstance(events, Event) or not isinstance(events, Iterable):
+        raise ValueError(f"events is a {type(events).__name__}: must be a list of flow.Event objects")
     events = list(events)
     for event in events:
         if not isinstance(event, Event):

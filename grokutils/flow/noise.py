@@ -181,7 +181,8 @@ class Minibatches:
     model : network.
     X : (n, …) training inputs.
     outputs : m of each sample.
-    lr, weight_decay : of the run.
+    lr : learning rate of the run.
+    weight_decay : of the run, PyTorch's w.
     batch_size : b.
 
     Raises

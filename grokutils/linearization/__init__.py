@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from .. import _checks
-from ..models import Model, TwoLayer, check_outputs
+from ..models import Model, ModuleModel, TwoLayer, check_outputs
 from .base import Linearization, factor, syrk
 from .dense import Dense
 from .kinks import SPRING, Sides
@@ -45,21 +45,25 @@ def linearize(
     kind: str = "auto",
     sides: Sides | None = None,
 ) -> Linearization:
-    """The linearization of ``model`` at ``theta`` on inputs ``X``.
+    """F and J = ∇F of ``model`` at ``theta`` on inputs ``X``: all outputs, and their Jacobian (nm, d) as products, K = JJᵀ and solves.
 
     Parameters
     ----------
     model : a :class:`~grokutils.models.Model`, or any callable ``f(theta, X) -> (n, m)`` in torch operations.
     theta : (d,), float64.
-    X : inputs, samples first.
+    X : (n, …) inputs, samples first: float64, or integer tokens.
     kind : "dense", "matrix_free", "structured" (two-layer networks only), or "auto": structured where it can be, dense
         up to 1500 outputs, matrix-free beyond.
     sides : of the kinks, for a two-layer network that bends: linear on each side, 0 where pinned.
 
+    Returns
+    -------
+    Linearization, with ``outputs`` (n, m), ``jvp``, ``vjp``, ``product``, ``gram``, ``singular_values`` and ``solve``.
+
     Raises
     ------
     ValueError
-        Arguments that do not fit, or outputs that are not (n, m).
+        Arguments that do not fit, outputs that are not (n, m), or a module whose backward pass is not F's derivative.
     """
     _checks.one_of("kind", kind, KINDS)
     check(model, theta, X)
@@ -75,11 +79,13 @@ def linearize(
     with torch.enable_grad():
         at = theta.clone().requires_grad_()
         F = model(at, X)
-    check_outputs(F, X, getattr(model, "name", "f"))
+    check_outputs(F, X, getattr(model, "name", "f"), theta.dtype)
     if not torch.isfinite(F).all():
         raise ValueError("theta: the outputs there are NaN or infinite")
     if not F.requires_grad:
         raise ValueError("model: the outputs do not depend on theta")
+    if isinstance(model, ModuleModel):
+        model.check_derivative(theta, X)
     rows = F.numel()
     small = rows <= DENSE_ROWS and 8 * rows * len(theta) <= DENSE_BYTES
     if kind == "dense" or (kind == "auto" and small):
@@ -89,9 +95,10 @@ def linearize(
 
 def check(model: Callable[[Tensor, Tensor], Tensor], theta: Tensor, X: Tensor) -> None:
     """Refuse what :func:`linearize` refuses before any work, by ``ValueError``."""
-    if not callable(model):
+    if not callable(model) or isinstance(model, torch.nn.Module):
+        hint = "; give from_module(model)" if isinstance(model, torch.nn.Module) else ""
         raise ValueError(
-            f"model is a {type(model).__name__}: must be a Model, or a function f(theta, X) -> (n, m)"
+            f"model is a {type(model).__name__}: must be a Model, or a function f(theta, X) -> (n, m){hint}"
         )
     if _checks.tensor("theta", theta, ndim=1).dtype != torch.float64:
         raise ValueError(f"theta has dtype {theta.dtype}: must be torch.float64, or rank means little")

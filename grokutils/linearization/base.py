@@ -7,6 +7,7 @@ import torch
 from scipy.linalg import lapack
 from torch import Tensor
 
+from .. import _checks
 from ..losses import Curvature
 
 
@@ -27,6 +28,13 @@ class Linearization:
     def shape(self) -> tuple[int, int]:
         """Shape of J, (nm, d)."""
         return self.outputs.numel(), len(self.theta)
+
+    def check_outputs(self, name: str, u: Tensor) -> None:
+        """Refuse a ``u`` that is not shaped as the outputs, by ``ValueError``: flattened, any other would pass."""
+        if u.shape != self.outputs.shape:
+            raise ValueError(
+                f"{name} has shape {tuple(u.shape)}: must be {tuple(self.outputs.shape)}, as the outputs"
+            )
 
     def jvp(self, v: Tensor) -> Tensor:
         """Jv, (n, m), for ``v`` (d,)."""
@@ -79,18 +87,26 @@ class Linearization:
 
         Parameters
         ----------
-        c, lam : numbers, at least 0.
+        u : (n, m).
+        c : number, at least 0.
+        lam : λ, at least 0.
         curvature : H, of the loss; None is the identity.
         tolerance : of the residual relative to the right-hand side, where the solution is searched.
         factored : form and factor the matrix (True), search by conjugate gradients (False), or decide by its size.
 
         Raises
         ------
+        ValueError
+            A ``u`` of another shape or with entries that are not finite, or numbers out of range.
         NoMultipliersError
             The matrix is singular in floating point, or the search does not end.
         """
         from .solving import solve
 
+        _checks.tensor("u", u)
+        self.check_outputs("u", u)
+        c, lam = _checks.real("c", c, 0), _checks.real("lam", lam, 0)
+        tolerance = _checks.real("tolerance", tolerance, 0, 1, open_low=True, open_high=True)
         return solve(self, u, c, lam, curvature or Curvature(), tolerance, factored)
 
 

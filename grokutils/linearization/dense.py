@@ -35,12 +35,23 @@ class Dense(Linearization):
                 return J.detach()
         except (RuntimeError, ValueError):
             pass  # written for a whole batch only
-        return torch.func.jacrev(lambda t: model(t, X).flatten())(self.theta).detach()
+        try:
+            return torch.func.jacrev(lambda t: model(t, X).flatten())(self.theta).detach()
+        except RuntimeError:
+            return self._by_rows(model, X)
+
+    def _by_rows(self, model, X: Tensor) -> Tensor:
+        """One row at a time: a torch.autograd.Function of the old style knows neither torch.func nor batches of gradients."""
+        with torch.enable_grad():
+            at = self.theta.clone().requires_grad_()
+            F = model(at, X).flatten()
+        return torch.stack([torch.autograd.grad(f, at, retain_graph=True)[0] for f in F])
 
     def jvp(self, v: Tensor) -> Tensor:
         return (self.J @ v).view_as(self.outputs)
 
     def vjp(self, u: Tensor) -> Tensor:
+        self.check_outputs("u", u)
         return self.J.mT @ u.flatten()
 
     def jacobian(self) -> Tensor:

@@ -59,5 +59,8 @@ class MatrixFree(Linearization):
     def _products(self, U: Tensor) -> Tensor:
         """K times each of ``U`` (k, n, m)."""
         batched = {"retain_graph": True, "is_grads_batched": True}
-        (V,) = torch.autograd.grad(self._F, self._theta, U, **batched)
-        return torch.autograd.grad(self._pulled, self._u, V, **batched)[0]
+        try:
+            (V,) = torch.autograd.grad(self._F, self._theta, U, **batched)
+            return torch.autograd.grad(self._pulled, self._u, V, **batched)[0]
+        except RuntimeError:  # a backward pass that is written for one gradient only
+            return torch.stack([self.product(u) for u in U])

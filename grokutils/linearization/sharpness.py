@@ -36,6 +36,8 @@ def sharpness(model, theta: Tensor, task, loss: str | Loss = "squared_error") ->
         largest = float(times(np.ones(1))[0])
     else:
         start = np.random.default_rng(0).standard_normal(size)
+        if not times(start).any():  # ARPACK refuses to begin
+            return 0.0
         operator = LinearOperator((size, size), times, dtype=np.float64)
         largest = float(eigsh(operator, 1, v0=start, tol=1e-6, return_eigenvectors=False)[0])
     return 2 * largest / loss.count(Y)

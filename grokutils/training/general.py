@@ -20,10 +20,14 @@ class State:
 
     Attributes
     ----------
-    run, step : its number, and the steps made so far.
-    theta, gradient : (d,), to be changed in place.
-    parameters, gradients : the same by name and in shape.
-    lr, weight_decay : of this step; set them before it is made.
+    run : its number, from 0.
+    step : how many steps were made so far.
+    theta : (d,), to be changed in place.
+    gradient : (d,), of the mean loss, to be changed in place.
+    parameters : θ by name and in shape, in the same memory.
+    gradients : the gradient by name and in shape, in the same memory.
+    lr : learning rate of this step; set it before the step is made.
+    weight_decay : of this step, PyTorch's w; set it before the step is made.
     memory : a dict of tensors of the hook's own, kept in checkpoints.
     """
 
@@ -88,8 +92,9 @@ class General:
             epoch, batch = divmod(run.step, -(-len(X) // settings.batch_size))
             index = shuffled(seed, epoch, len(X))[batch * settings.batch_size :][: settings.batch_size]
             X, Y = X[index], Y[index]
-        theta = run.theta.detach().requires_grad_()
-        loss = settings.loss.value(settings.model(theta, X), Y) / settings.loss.count(Y)
+        with torch.enable_grad():
+            theta = run.theta.detach().requires_grad_()
+            loss = settings.loss.value(settings.model(theta, X), Y) / settings.loss.count(Y)
         return torch.autograd.grad(loss, theta)[0]
 
     def measure(self) -> dict[str, np.ndarray]:

@@ -13,7 +13,7 @@ import torch
 import xarray as xr
 from torch import Tensor
 
-from .. import _progress, records
+from .. import _checks, _progress, records
 from ..errors import DivergedError
 from ..losses import Loss
 from ..models import Model
@@ -55,13 +55,16 @@ def train(
 
     Parameters
     ----------
+    model : network of any kind.
     task : one for all runs, or one for each run.
     steps : at which to end, counted from the start of the run (also of one that is resumed).
-    seed, init_scale : of ``model.init(seed, init_scale)``, and ``seed`` of minibatches and noise. One value, or one
-        for each run; lists have equal lengths.
-    theta0 : (d,) or (runs, d) initial parameters, in place of drawn ones.
-    lr, weight_decay : one value, one for each run, or a function of ``step`` (from 0) or of slow time ``tau``: the name
+    seed : of ``model.init(seed, init_scale)``, of minibatches and of noise. One value, or one for each run; lists have equal
+        lengths.
+    init_scale : of ``model.init(seed, init_scale)``; one value, or one for each run.
+    theta0 : (d,) or (runs, d) initial parameters, of the task's dtype, in place of drawn ones.
+    lr : learning rate: one value, one for each run, or a function of ``step`` (from 0) or of slow time ``tau``: the name
         of its argument says which.
+    weight_decay : PyTorch's w, given as ``lr`` is.
     readout_speed : the last parameter of ``model.shapes`` learns at ``lr · readout_speed``.
     loss : a name of :data:`grokutils.losses.LOSSES`, or a loss.
     optimizer : "gd", another name of torch.optim in small letters ("adamw"), or a function (params, lr, weight_decay)
@@ -100,6 +103,8 @@ def train(
         record_at=record_at, hooks=hooks, keep_theta=keep_theta, seed=seed, init_scale=init_scale, lr=lr,
         readout_speed=readout_speed, weight_decay=weight_decay, label_noise=label_noise,
     )  # fmt: skip
+    _checks.function("callback", callback)
+    _checks.function("until", until)
     path = None if checkpoint is None else records.writable(checkpoint)
     runs = _Runs(settings)
     if path is not None and path.exists():

@@ -165,13 +165,15 @@ def check(
         if len(sizes) > 1:
             raise ValueError(f"batch_size needs runs of equally many training samples; these have {sizes}")
         batch_size = _checks.integer("batch_size", batch_size, 1, sizes.pop())
+    if not callable(hooks) and not isinstance(hooks, Sequence):
+        raise ValueError(f"hooks = {hooks!r}: must be a function (state, step), or a list of them")
     hooks = (hooks,) if callable(hooks) else tuple(hooks)
     for hook in hooks:
         if not callable(hook):
             raise ValueError(f"hooks: {hook!r} is not a function (state, step)")
     return Settings(
         model, tasks, theta0.expand(R, -1), settings, _record_steps(steps, record_at), loss, rule, batch_size,
-        hooks, bool(keep_theta),
+        hooks, _checks.flag("keep_theta", keep_theta),
     )  # fmt: skip
 
 

@@ -34,6 +34,29 @@ def test_a_record_that_cannot_be_written_leaves_the_old_one(tmp_path):
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("name", sorted(p.stem for p in tables.SPEEDS.parent.glob("[!_]*.py")))
+def test_each_benchmark_runs_at_its_smallest_and_leaves_the_record_alone(name, monkeypatch, capsys):
+    monkeypatch.syspath_prepend(tables.ROOT)
+    from benchmarks import __main__ as command
+
+    before = tables.SPEEDS.read_bytes()
+    command.main(["--small", name])
+    said = capsys.readouterr().out.splitlines()
+    assert said[0] == f"== {name}"
+    assert len(said) > 1
+    assert tables.SPEEDS.read_bytes() == before
+
+
+def test_an_unknown_benchmark_is_named_with_those_that_there_are(monkeypatch, capsys):
+    monkeypatch.syspath_prepend(tables.ROOT)
+    from benchmarks import __main__ as command
+
+    with pytest.raises(SystemExit, match="2"):
+        command.main(["speed"])
+    assert "no benchmark speed: choose among delays, flows" in capsys.readouterr().err
+
+
+@pytest.mark.slow
 def test_growth_says_how_far_each_size_got_and_stops_in_time(monkeypatch):
     monkeypatch.syspath_prepend(tables.ROOT)
     from benchmarks import growth

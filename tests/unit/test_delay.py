@@ -5,8 +5,9 @@ import math
 import numpy as np
 import pytest
 import torch
+import xarray as xr
 
-from grokutils import delay, flow, models, tasks, training
+from grokutils import delay, flow, losses, models, tasks, training
 from grokutils.errors import StoppedError
 
 TASK = tasks.modular(11, train_fraction=0.8, seed=0)
@@ -69,7 +70,9 @@ def test_interval_holds_the_spread_of_its_kind_and_what_integration_adds(made):
     assert made.error == pytest.approx(0.5 * (clock.high - max(clock.step - half, made.start)))
 
 
-def test_no_training_is_needed(run, monkeypatch):
+def test_no_training_is_needed(made, run, monkeypatch):
+    begun = made.start
+
     def refuse(*arguments, **options):
         raise AssertionError("trained")
 
@@ -79,7 +82,7 @@ def test_no_training_is_needed(run, monkeypatch):
         assert clock.step == pytest.approx(run[name], rel=0.02)
         assert clock.low <= run[name] <= clock.high
     assert made.start == 0
-    assert 0 < made.memorized < made.step
+    assert 0.5 * begun < made.memorized < 2 * begun
 
 
 def test_a_checkpoint_continues_its_run(made):
@@ -141,6 +144,74 @@ def test_never_is_said_with_its_horizon():
     )
     assert math.isnan(made.step)
     assert "Not within 62 steps (slow time 0.05): the held-out loss falls to 1e-09" in str(made)
+
+
+def test_a_checkpoint_ends_when_its_run_would():
+    """Slow time of a checkpoint's flow is counted from the start of the run."""
+    made = briefly(start=(NARROW.init(0), 300), loss_thresholds=(1e-9,), accuracy_thresholds=(), tau_end=0.2)
+    assert float(made.flow.tau[0]) == pytest.approx(300 * made.pace)
+    assert float(made.flow.tau[-1]) == pytest.approx(0.2)
+    late = briefly(
+        start=(NARROW.init(0), 10**6), loss_thresholds=(1e-9,), accuracy_thresholds=(), tau_end=0.2
+    )
+    assert float(late.flow.tau[-1] - late.flow.tau[0]) == pytest.approx(late.pace)
+
+
+@pytest.mark.parametrize(("activation", "kind"), [("relu", "kinks"), ("gelu", "smooth")])
+def test_intervals_are_wide_from_the_start_and_with_kinks(activation, kind):
+    made = briefly(models.two_layer(5, 20, 5, activation), loss_thresholds=(0.99,), accuracy_thresholds=())
+    clock = made.clocks["loss 0.99"]
+    slip = abs(float(np.interp(clock.tau, made.flow.tau, made.flow.slip))) / made.pace
+    assert clock.high - clock.step == pytest.approx(slip + delay.SPREAD[kind, "init"] * clock.step + 1)
+
+
+def test_crossing_is_read_between_records():
+    level = float(TASK.Y_test.square().mean())
+    path = xr.Dataset(
+        {"test_loss": ("step", level * np.array([2.0, 1.0, 0.0, 3.0]))}, {"tau": ("step", np.arange(4.0))}
+    )
+    assert delay.crossing(path, TASK) == pytest.approx(1.5)
+    assert delay.crossing(path, TASK, 0.25) == pytest.approx(1.75)
+    assert math.isnan(delay.crossing(path, TASK, start=3))
+
+
+@pytest.mark.parametrize(
+    ("make", "loss"),
+    [
+        (lambda: NARROW, "squared_error"),
+        (lambda: models.two_layer(5, 20, 5, "relu"), "squared_error"),
+        (lambda: models.mlp([5, 12, 12, 5], "gelu"), "squared_error"),
+        (lambda: models.mlp([5, 12, 12, 5], "gelu"), "cross_entropy"),
+    ],
+)
+def test_work_is_that_which_a_flow_does(make, loss, monkeypatch):
+    """Counted, over one unit of slow time from the initial weights; seconds are nobody's to test."""
+    model, made = make(), []
+    linearized = flow.integrator.linearize
+    monkeypatch.setattr(flow.integrator, "linearize", lambda *a: made.append(1) or linearized(*a))
+    path = flow.follow(
+        model, model.init(0, 2.0), SMALL, lam=0.01, loss=loss, tau_end=1.0, tolerance=3e-4, events=[flow.memorized(model, SMALL, loss)]
+    )  # fmt: skip
+    said = delay.work(model, losses.loss(loss))
+    for counted, expected in [
+        (path.sizes["step"] - 1 + path.attrs["refused"], said.steps),
+        (len(made), said.steps * said.solves),
+        (path.attrs["products"], said.steps * said.solves * said.products),
+    ]:
+        assert expected / 3 < counted < 3 * expected
+
+
+def test_kinks_that_are_not_held_ask_for_as_many_steps_as_they_are_given():
+    smooth, bent = (
+        delay.work(models.mlp([5, 8, 8, 5], name), losses.squared_error) for name in ("gelu", "relu")
+    )
+    assert bent.steps == smooth.steps + 100
+    assert delay.work(models.two_layer(5, 8, 5, "relu"), losses.squared_error).solves > 1
+
+
+def test_cost_counts_momentum_as_time_does():
+    price = delay.cost(NARROW, SMALL, lr=0.1, weight_decay=1e-3, momentum=0.9)
+    assert price.training * 0.1 * 1e-3 / (1 - 0.9) == pytest.approx(price.break_even * price.predicting)
 
 
 def test_cost_is_told_beforehand():
@@ -207,6 +278,7 @@ def briefly(model=NARROW, task=SMALL, **how) -> delay.Prediction:
 
 def test_learning_rate_beyond_stability_is_named():
     limit = 2 / delay.sharpness(NARROW, NARROW.init(0), SMALL)
+    assert warned(briefly(lr=3.0 * limit), "lr is 3 times its stability limit at the start")
     assert warned(briefly(lr=1.05 * limit), "stability limit at the start")
     assert not warned(briefly(lr=0.95 * limit), "stability limit at the start")
 
@@ -215,7 +287,9 @@ def test_edge_of_stability_on_the_way_is_named():
     path = briefly().flow
     highest = float(path.sharpness.max())
     assert highest > 1.2 * float(path.sharpness[0])
-    assert warned(briefly(lr=2.1 / highest), "edge of stability")
+    assert warned(
+        briefly(lr=2.1 / highest), "lr reaches 1.1 times its stability limit on the way (edge of stability)"
+    )
     assert not warned(briefly(lr=1.9 / highest), "edge of stability")
 
 
@@ -247,6 +321,7 @@ def test_near_singular_jacobian_is_named():
     dead = NARROW.flat(E=parts["E"] * (torch.arange(20) < 3), W=parts["W"])
     assert warned(briefly(start=dead), "near singular")
     assert not warned(briefly(start=theta), "near singular")
+    assert warned(briefly(models.two_layer(5, 2, 5, "gelu")), "near singular")  # 20 parameters for 50 outputs
 
 
 def test_kinks_that_are_not_held_are_named():
@@ -263,6 +338,15 @@ def test_flow_that_stops_early_is_said_so(monkeypatch):
 
     monkeypatch.setattr(flow, "follow", stop)
     assert warned(briefly(), "the flow stopped early: K is singular")
+
+    def stop_at_once(*arguments, **options):
+        raise StoppedError("K is singular", follow(*arguments, **options).isel(step=slice(0)))
+
+    monkeypatch.setattr(flow, "follow", stop_at_once)
+    said = briefly()
+    assert warned(said, "the flow stopped early: K is singular")
+    assert said.clocks == {}
+    assert said.flow is None
 
 
 @pytest.mark.parametrize(

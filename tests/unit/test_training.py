@@ -562,7 +562,10 @@ def stubborn(params, lr, weight_decay):
             r"model is a Linear: must be a models.Model: give from_module\(model\)",
         ),
         ({"task": "add"}, "task is a str"),
-        ({"task": dataclasses.replace(TASK, X_test=TASK.X_test[:0])}, "has no test samples"),
+        (
+            {"task": dataclasses.replace(TASK, X_test=TASK.X_test[:0], Y_test=TASK.Y_test[:0])},
+            "has no test samples",
+        ),
         (
             {"task": tasks.modular(7)},
             r"task 'add mod 7', train samples: X has shape \(20, 7\): must be \(n, 5\)",
