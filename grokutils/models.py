@@ -460,7 +460,7 @@ class ModuleModel(Model):
                 f"{self.name} gives other outputs when asked twice: dropout and noise must be off (module.eval())"
             )
         rounding = torch.finfo(F.dtype).eps ** 0.5 * float(F.detach().abs().max())
-        if half is not None and not float((half - F[: len(half)]).detach().abs().max()) <= rounding:
+        if half is not None and not float((half - F[: len(X) // 2]).detach().abs().max()) <= rounding:
             raise ValueError(
                 f"{self.name} gives a sample other outputs without the others: statistics of the batch must be off, as "
                 "F must be a function of θ and each x alone"
@@ -469,10 +469,12 @@ class ModuleModel(Model):
 
     def _of_half(self, theta: Tensor, X: Tensor) -> Tensor | None:
         """Outputs for the first half of ``X``; None for what is written for a whole batch."""
+        few = X[: len(X) // 2]
         try:
-            return self(theta, X[: len(X) // 2]) if len(X) > 1 else None
+            half = self(theta, few) if len(few) else None
         except (RuntimeError, TypeError, IndexError, ValueError):
             return None
+        return half if half is not None and half.ndim == 2 and len(half) == len(few) else None
 
     def check_derivative(self, theta: Tensor, X: Tensor) -> None:
         """Refuse a module whose backward pass is not its derivative, or has none itself: J would be a wrong one.

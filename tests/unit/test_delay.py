@@ -288,7 +288,7 @@ def test_edge_of_stability_on_the_way_is_named():
     highest = float(path.sharpness.max())
     assert highest > 1.2 * float(path.sharpness[0])
     assert warned(
-        briefly(lr=2.1 / highest), "lr reaches 1.1 times its stability limit on the way (edge of stability)"
+        briefly(lr=3.0 / highest), "lr reaches 1.5 times its stability limit on the way (edge of stability)"
     )
     assert not warned(briefly(lr=1.9 / highest), "edge of stability")
 
