@@ -51,7 +51,7 @@ FEW, MORE = 10, 60  # steps of two runs whose difference times a step
 
 @dataclass(frozen=True)
 class Work:
-    """What a flow over one unit of slow time does, as counted in flows of chapters 13, 14 and 17.
+    """What a flow over one unit of slow time does, typically.
 
     Attributes
     ----------
@@ -74,8 +74,8 @@ class Work:
 WORK = {
     ("squared_error", "smooth"): Work(60, 1, 6, 4),
     ("squared_error", "held kinks"): Work(180, 4, 6, 4),
-    ("other", "smooth"): Work(60, 3, 6, 4),
-    ("other", "held kinks"): Work(180, 8, 6, 4),
+    ("other", "smooth"): Work(60, 1, 18, 4),
+    ("other", "held kinks"): Work(180, 4, 18, 4),
 }  # kinks that are not held: steps of at most flow.follow.CAREFUL
 
 
