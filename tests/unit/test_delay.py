@@ -175,32 +175,6 @@ def test_crossing_is_read_between_records():
     assert math.isnan(delay.crossing(path, TASK, start=3))
 
 
-@pytest.mark.parametrize(
-    ("make", "loss"),
-    [
-        (lambda: NARROW, "squared_error"),
-        (lambda: models.two_layer(5, 20, 5, "relu"), "squared_error"),
-        (lambda: models.mlp([5, 12, 12, 5], "gelu"), "squared_error"),
-        (lambda: models.mlp([5, 12, 12, 5], "gelu"), "cross_entropy"),
-    ],
-)
-def test_work_is_that_which_a_flow_does(make, loss, monkeypatch):
-    """Counted, over one unit of slow time from the initial weights; seconds are nobody's to test."""
-    model, made = make(), []
-    linearized = flow.integrator.linearize
-    monkeypatch.setattr(flow.integrator, "linearize", lambda *a: made.append(1) or linearized(*a))
-    path = flow.follow(
-        model, model.init(0, 2.0), SMALL, lam=0.01, loss=loss, tau_end=1.0, tolerance=3e-4, events=[flow.memorized(model, SMALL, loss)]
-    )  # fmt: skip
-    said = delay.work(model, losses.loss(loss))
-    for counted, expected in [
-        (path.sizes["step"] - 1 + path.attrs["refused"], said.steps),
-        (len(made), said.steps * said.solves),
-        (path.attrs["products"], said.steps * said.solves * said.products),
-    ]:
-        assert expected / 3 < counted < 3 * expected
-
-
 def test_kinks_that_are_not_held_ask_for_as_many_steps_as_they_are_given():
     smooth, bent = (
         delay.work(models.mlp([5, 8, 8, 5], name), losses.squared_error) for name in ("gelu", "relu")
