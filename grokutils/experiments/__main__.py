@@ -4,12 +4,11 @@ import argparse
 
 import torch
 
-from . import causes, deep, delay, design, digits, edge, interventions, noise, price, sooner
+from . import causes, deep, delay, design, digits, interventions, noise, price, sooner
 from .running import run
 
 WHOLE = {
     "price": (price, "price curves"),
-    "edge": (edge, "trained networks on either side of the edge that prices foretell"),
     "causes": (causes, "delays whose cause is known"),
     "digits": (digits, "handwritten digits"),
     "sooner": (sooner, "settings from theory, rivals, penalties and solves"),

@@ -73,9 +73,9 @@ class Case:
     seed: int
 
 
-# First what was run up to now, then, written before their runs, the larger tables: they are run in this order for as long as there is
-# computing for it, and those that were not reached are struck off. Of them three orders are enough for a rule. A growth rule
-# that one exponent of three or more p breaks has failed, whatever is missing.
+# What was run, and then, written before any of their runs, larger tables that still want their computing: three orders of each, which are
+# enough for a rule. A growth rule that one exponent of three or more p breaks has failed, whatever is missing. ReLU beyond
+# p = 11 and other rules for gelu and ReLU are left out, so that nothing is claimed of them.
 CASES = [
     Case(p, activation, rule, seed)
     for activation, rule, moduli in (
