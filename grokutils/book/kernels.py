@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import subprocess
 from pathlib import Path
 
 THREADS = ("OMP", "OPENBLAS", "MKL", "NUMEXPR", "VECLIB_MAXIMUM")
@@ -37,11 +38,22 @@ def environment(folder: str | os.PathLike) -> dict[str, str]:
     }
 
 
-def settings():
-    """nbclient's settings: the kernel is the one of this Python, whatever a reader has installed as "python3"."""
+def client(notebook, **options):
+    """An nbclient whose kernel is the one of this Python, whatever a reader has installed as "python3"."""
+    from nbclient import NotebookClient
     from traitlets.config import Config
 
-    return Config({"KernelSpecManager": {"kernel_dirs": []}})
+    config = Config({"KernelSpecManager": {"kernel_dirs": []}})
+    return NotebookClient(notebook, config=config, record_timing=False, **options)
+
+
+def execute(client, folder: str | os.PathLike, settings: str | os.PathLike) -> None:
+    """Execute a client's notebook in ``folder``, its kernel's own settings in ``settings``.
+
+    Cells' own streams come as outputs; what the kernel says of itself is dropped.
+    """
+    quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
+    client.execute(cwd=os.fspath(folder), env=environment(settings), **quiet)
 
 
 def cores() -> int:

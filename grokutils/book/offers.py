@@ -12,9 +12,11 @@ FOLDER = "standalone"  # of the built site
 
 def configure(app, config) -> None:
     """Our buttons in place of the theme's, which offer the notebook with its raw directives."""
-    options = dict(config.html_theme_options)
-    options.update(use_download_button=False, launch_buttons={})
-    config.html_theme_options = options
+    config.html_theme_options = {
+        **config.html_theme_options,
+        "use_download_button": False,
+        "launch_buttons": {},
+    }
     config.html_copy_source = False
 
 

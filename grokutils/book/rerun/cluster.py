@@ -30,11 +30,11 @@ SILENT = 10  # seconds without a sign of life after which it is told
 LOST = 60  # seconds without a scheduler's answer, or without a living worker, after which the work ends
 
 
-class SchedulerLost(Exception):  # noqa: N818
+class SchedulerLost(ConnectionError):  # noqa: N818
     """The scheduler or its workers are gone; what was finished is kept."""
 
 
-class CodeChanged(Exception):  # noqa: N818
+class CodeChanged(ConnectionError):  # noqa: N818
     """grokutils is not any more what the sweep was planned with; nothing of the new code was filed."""
 
 

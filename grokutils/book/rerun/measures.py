@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import ast
 import builtins
-import json
 import math
 import re
 import symtable
 from pathlib import Path
 
 from .chapter import Chapter, Refused, meant
+from .store import read_json
 
 MIME = "application/vnd.grokutils.measures+json"
 CELL = """\
@@ -98,13 +98,8 @@ def cell(measures: dict[str, str], records: list[str]) -> list[dict]:
 
 def kept(place: Path) -> dict[str, dict]:
     """What ``measures.json`` in a case's folder holds: for each name ``expression``, ``value`` and ``fault``."""
-    try:
-        found = json.loads((place / "measures.json").read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return {}
-    return {
-        name: {**one, "value": float(one["value"])} for name, one in found.items() if isinstance(one, dict)
-    }
+    found = (read_json(place / "measures.json") or {}).items()
+    return {name: {**one, "value": float(one["value"])} for name, one in found if isinstance(one, dict)}
 
 
 def of(place: Path, values: dict, measures: dict[str, str]) -> dict[str, dict]:
@@ -130,7 +125,7 @@ def _namespace(place: Path, values: dict) -> dict:
 
     from ... import records
 
-    claims = json.loads((place / "claims.json").read_text(encoding="utf-8"))
+    claims = read_json(place / "claims.json")
     return {
         "np": np,
         "xr": xr,

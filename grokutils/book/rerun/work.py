@@ -143,10 +143,7 @@ def _run(asked: Asked, missing: list, kind) -> None:
     with cluster.connected(asked.scheduler, workers, asked.retries) as client, kind:
         if sys.stderr.isatty() and client.dashboard_link and not asked.as_json:
             kind.note(f"dashboard: {client.dashboard_link}")
-        try:
-            cluster.run(client, asked.store, notebook, missing, limits, kind, asked.lacks)
-        except (cluster.SchedulerLost, cluster.CodeChanged) as error:
-            raise ConnectionError(str(error)) from None
+        cluster.run(client, asked.store, notebook, missing, limits, kind, asked.lacks)
 
 
 def _end(kind, asked: Asked, stopped: str) -> None:
