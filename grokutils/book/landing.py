@@ -56,7 +56,7 @@ def finding(app, docname: str, node) -> str:
         logging.getLogger(__name__).warning(text, location=node)
         return ""
     number = f"{node['join'].join(match.groups() or [match[0]]).strip()} {node['unit']}"
-    link = f"{app.builder.get_relative_uri(docname, page)}#claim-{record['name']}"
+    link = scorecard.link(app, docname, page, record)
     return f'<a class="finding-number" href="{link}">{html.escape(number.strip())}</a>'
 
 
