@@ -11,6 +11,7 @@ THREADS = ("OMP", "OPENBLAS", "MKL", "NUMEXPR", "VECLIB_MAXIMUM")
 # change what code does.
 KEPT = {"PYTHONPATH", "PYTHONHOME", "PYTHONUSERBASE", "PYTHONNOUSERSITE", "PYTHONPLATLIBDIR"}
 DROPPED = {"MPLBACKEND"}  # the kernel chooses how to draw
+OUTPUTS = 60  # seconds that a finished cell's outputs may take to arrive
 CGROUP = Path("/sys/fs/cgroup")
 OWN_CGROUP = Path("/proc/self/cgroup")
 
@@ -39,12 +40,16 @@ def environment(folder: str | os.PathLike) -> dict[str, str]:
 
 
 def client(notebook, **options):
-    """An nbclient whose kernel is the one of this Python, whatever a reader has installed as "python3"."""
+    """An nbclient whose kernel is the one of this Python, whatever a reader has installed as "python3".
+
+    A cell whose outputs do not come is an error: nbclient by itself waits for 4 s, and goes on without them.
+    """
     from nbclient import NotebookClient
     from traitlets.config import Config
 
     config = Config({"KernelSpecManager": {"kernel_dirs": []}})
-    return NotebookClient(notebook, config=config, record_timing=False, **options)
+    honest = {"iopub_timeout": OUTPUTS, "raise_on_iopub_timeout": True, "record_timing": False}
+    return NotebookClient(notebook, config=config, **honest, **options)
 
 
 def execute(client, folder: str | os.PathLike, settings: str | os.PathLike) -> None:
