@@ -687,7 +687,9 @@ def scores(told: xr.Dataset, ran: xr.Dataset) -> pd.DataFrame:
             both[f"{name} covered {clock}"] = inside.where(
                 (both[clock] > memorized) & both[f"{name} {clock}"].notna()
             )
-    foretold = both["lam loss 0.5"].where(both["lam loss 0.5"] <= steps)
+    # first written: a prediction beyond the last step trained did not strike. But a run ends when all its clocks have struck, so that
+    # each prediction that was a little late counted as a failure.
+    foretold = both["lam loss 0.5"].where((both["lam loss 0.5"] <= steps) | measured.notna())
     both["failed"] = (steps > 0) & (foretold.isna() ^ measured.isna())
     limit, first = both["limit loss 0.5"], both["first loss 0.5"]
     both["rho"] = (first - limit).abs() / first
