@@ -213,7 +213,7 @@ def judged(told, ran):
 
     def judge(**columns) -> dict:
         runs = real[real.waits].sample(40, replace=True, random_state=0).reset_index(drop=True)
-        runs = runs.assign(groks=True, kind=["smooth", "relu"] * 20, failed=False, **columns)
+        runs = runs.assign(**{"groks": True, "kind": ["smooth", "relu"] * 20, "failed": False, **columns})
         return experiment.verdicts(runs, experiment.rivals(runs, others), theory, check)
 
     return judge
