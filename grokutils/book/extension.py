@@ -25,6 +25,7 @@ from . import (
     rendering,
     scorecard,
     search,
+    styles,
     tables,
 )
 
@@ -80,7 +81,7 @@ def setup(app) -> dict:
     app.connect("html-page-context", offers.buttons, priority=900)
     app.connect("html-page-context", search.scripts, priority=900)
     app.connect("build-finished", search.write_texts)
-    app.connect("build-finished", head.thin)
+    app.connect("build-finished", styles.thin)
     app.connect("html-page-context", head.describe, priority=901)
     app.connect("html-page-context", head.slim, priority=901)
     return {"version": "1", "env_version": 1, "parallel_read_safe": False, "parallel_write_safe": True}

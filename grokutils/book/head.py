@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import html
 import re
-from pathlib import Path
 
 from docutils import nodes
 
@@ -76,18 +75,6 @@ def description(doctree) -> str:
 def is_prose(paragraph) -> bool:
     """Whether a paragraph is text of the page itself, not a note of the build or a caption."""
     return "chapter-time" not in paragraph["classes"] and len(paragraph.astext()) > 40
-
-
-ICONS = re.compile(
-    r"(?:\.fa[\w-]*(?:::?before)?,?)+\{[^{}]*\}"
-)  # rules for letters of a font that no page asks for
-
-
-def thin(app, exception) -> None:
-    """Sphinx's event at the end: take out of the theme's styles the rules of its 2,000 icons, a quarter of the file."""
-    styles = Path(app.outdir) / "_static" / "styles" / "pydata-sphinx-theme.css"
-    if exception is None and styles.exists():
-        styles.write_text(ICONS.sub("", styles.read_text(encoding="utf-8")), encoding="utf-8")
 
 
 def slim(app, pagename, templatename, context, doctree) -> None:

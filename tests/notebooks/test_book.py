@@ -7,7 +7,7 @@ from collections import Counter
 
 import chapters
 
-from grokutils.book import __main__, inputs
+from grokutils.book import __main__, inputs, styles
 
 
 def test_names_of_claims_are_unique_in_the_book():
@@ -61,3 +61,13 @@ def test_a_built_site_is_current_until_anything_that_it_shows_changes(tmp_path, 
     assert current()
     monkeypatch.setenv("BOOK_ADDRESS", "someone/else")
     assert not current()
+
+
+def test_style_sheets_lose_the_rules_that_no_page_can_match():
+    css = (
+        ".used .here,.gone:hover,.used:not(.gone)>p{color:red}#gone,h1{margin:0}.gone{color:blue}"
+        "@media print{.gone{margin:0}}@media screen{.gone,.here{margin:1px}}@font-face{font-family:x}"
+    )
+    assert styles.without_unused(css, {"used", "here"}) == (
+        ".used .here,.used:not(.gone)>p{color:red}h1{margin:0}@media screen{.here{margin:1px}}@font-face{font-family:x}"
+    )

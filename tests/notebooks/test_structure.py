@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import re
+from itertools import pairwise
 
 import chapters
 import nbformat
@@ -126,6 +127,19 @@ def test_no_code_cell_is_longer_than_a_screen(page):
     most = {cell.id: 30 if "idea" in cell.metadata.get("tags", []) else 80 for cell in chapters.code(page)}
     long = {cell.id: n for cell in chapters.code(page) if (n := cell.source.count("\n")) > most[cell.id]}
     assert not long, "reusable code belongs in grokutils"
+
+
+@every_chapter
+def test_no_silent_folded_cell_stands_before_another_folded_one(page):
+    """What puts out nothing belongs to the cell that needs it; only set-up and parameters stand alone."""
+    silent = []
+    for cell, follower in pairwise(chapters.notebook(page).cells):
+        folded = all(
+            c.cell_type == "code" and "idea" not in c.metadata.get("tags", []) for c in (cell, follower)
+        )
+        if folded and not cell.outputs and not {"setup", "parameters"} & set(cell.metadata.get("tags", [])):
+            silent.append(cell.id)
+    assert not silent, "join each with its follower"
 
 
 @every_chapter
