@@ -13,7 +13,6 @@ import time
 import warnings
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
-from pathlib import Path
 
 import numpy as np
 import torch
@@ -523,20 +522,3 @@ def crossing(path: xr.Dataset, task: Task, threshold: float = 0.5, start: int = 
     """
     level = threshold * float(task.Y_test.square().mean())
     return float(records.first_crossing(-path.test_loss.isel(step=slice(start, None)), -level))
-
-
-def stored(name: str) -> xr.Dataset:
-    """Chapter 13's records: "predictions", and the "trainings" that were run after them to test them, (run, …).
-
-    Raises
-    ------
-    FileNotFoundError
-        An installation of grokutils without its data folder.
-    """
-    _checks.one_of("name", name, ("predictions", "trainings"))
-    path = Path(__file__).parent / "data" / f"delay_{name}.nc"
-    if not path.exists():
-        raise FileNotFoundError(
-            f"{path.name} is missing: python -m grokutils.experiments delay makes it, or install grokutils whole"
-        )
-    return records.load(path)

@@ -78,23 +78,17 @@ def setup_cell(where: Address) -> str:
 
 def disagreements(chapters: list[Path], root: Path = ROOT) -> list[str]:
     """Every place that does not show the stored address, in words."""
-    where = stored(root)
-    wrong = [
-        f"{path.relative_to(root)}: no set-up cell of the house"
-        for path in chapters
-        if _cell(path)[1] is None
-    ]
+    where, wrong = stored(root), []
     for path in chapters:
         _, cell = _cell(path)
-        if cell is not None and "".join(cell["source"]).rstrip("\n") != setup_cell(where):
+        if cell is None or "".join(cell["source"]).rstrip("\n") != setup_cell(where):
             wrong.append(
-                f"{path.relative_to(root)}: its set-up cell does not give {where.repository}@{where.branch}"
+                f"{path.relative_to(root)}: no set-up cell that gives {where.repository}@{where.branch}"
             )
     for name in STAMPED:
-        links = set(
-            re.findall(r"github\.com/([\w.-]+/[\w.-]+?)(?:\.git|[/@\s\"')]|$)", (root / name).read_text())
-        )
-        wrong += [f"{name}: links to {link}, not {where.repository}" for link in links - {where.repository}]
+        links = re.findall(r"github\.com/([\w.-]+/[\w.-]+?)(?:\.git|[/@\s\"')]|$)", (root / name).read_text())
+        others = {*links} - {where.repository}
+        wrong += [f"{name}: links to {link}, not {where.repository}" for link in others]
     return wrong
 
 

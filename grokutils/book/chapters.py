@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 
 import yaml
@@ -12,15 +13,12 @@ from .inputs import ROOT
 def notebooks(root: Path = ROOT) -> list[Path]:
     """Paths of the book's notebooks, in reading order."""
     contents = yaml.safe_load((root / "_toc.yml").read_text(encoding="utf-8"))
-    found: list[Path] = []
+    found = (root / f"{name.removesuffix('.ipynb')}.ipynb" for name in _files(contents))
+    return [path for path in found if path.exists()]
 
-    def visit(entry) -> None:
-        if isinstance(entry, dict):
-            if "file" in entry and (path := root / f"{entry['file'].removesuffix('.ipynb')}.ipynb").exists():
-                found.append(path)
-            for key in ("parts", "chapters", "sections"):
-                for child in entry.get(key, []):
-                    visit(child)
 
-    visit(contents)
-    return found
+def _files(entry: dict) -> Iterator[str]:
+    yield from filter(None, [entry.get("file")])
+    for key in ("parts", "chapters", "sections"):
+        for child in entry.get(key, ()):
+            yield from _files(child)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import platform
 import re
-import subprocess
 import tempfile
 import time
 from concurrent.futures import ProcessPoolExecutor, as_completed
@@ -15,7 +14,6 @@ from pathlib import Path
 import nbformat
 from jupyter_cache import get_cache
 from jupyter_cache.base import CacheBundleIn
-from nbclient import NotebookClient
 from tqdm import tqdm
 
 from . import inputs, kernels
@@ -73,12 +71,9 @@ def _all(paths: list[Path], keep) -> list[Path]:
 def _execute(path: Path) -> tuple[nbformat.NotebookNode, float, str]:
     """The executed notebook, how long it took, and what ended it early: an error, a time limit, a dead kernel."""
     notebook, error, began = _read(path), "", time.monotonic()
-    client = NotebookClient(notebook, config=kernels.settings(), timeout=TIMEOUT, record_timing=False)
-    # Cells' own streams come as outputs; what is left is what the kernel says of itself.
-    quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
     with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as own:
         try:
-            client.execute(cwd=path.parent, env=kernels.environment(own), **quiet)
+            kernels.execute(kernels.client(notebook, timeout=TIMEOUT), path.parent, own)
         except Exception as raised:
             error = f"{type(raised).__name__}: {raised}"
     return notebook, time.monotonic() - began, error

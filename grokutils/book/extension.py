@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import shutil
-from importlib.metadata import distribution
 from pathlib import Path
 
 import plotly
@@ -19,6 +18,7 @@ from . import (
     head,
     inputs,
     landing,
+    mathjax,
     offers,
     pictures,
     reference,
@@ -116,18 +116,7 @@ def _copy_assets(app) -> None:
     if app.builder.format != "html":
         return
     static = Path(app.outdir) / "_static"
-    mathjax = Path(distribution("django-static-mathjax").locate_file("mathjax/static/mathjax"))
-    target = static / "mathjax"
-    for part in MATHJAX:
-        source, copied = mathjax / "es5" / part, target / part
-        copied.parent.mkdir(parents=True, exist_ok=True)
-        if source.is_dir():
-            shutil.copytree(source, copied, dirs_exist_ok=True)
-        else:
-            shutil.copy2(source, copied)
-    licences = [p for p in (mathjax / "LICENSE", mathjax.parent / "LICENSE") if p.exists()]
-    for licence in licences[:1]:
-        shutil.copy2(licence, target)
+    mathjax.copy(static / "mathjax", MATHJAX)
     fonts.write(static / "fonts")
     pictures.write(app)
     cite.copy(app)

@@ -22,18 +22,8 @@ FACES = {  # file in the built site: package, file in the package
     "sans": ("fontpkg-source-sans-3", "fontpkg_source_sans_3/files/SourceSans3[wght].ttf"),
 }
 LICENCES = ("fontpkg_source_serif_4/LICENSE", "fontpkg_source_sans_3/LICENSE")
-LETTERS = [  # Latin, Greek, punctuation, raised and lowered signs, arrows, operators, marks of verdicts
-    *range(0x20, 0x180),
-    *range(0x370, 0x400),
-    *range(0x2010, 0x2027),
-    *range(0x2030, 0x2035),
-    *range(0x2070, 0x20A0),
-    0x20AC,
-    *range(0x2190, 0x21D5),
-    *range(0x2200, 0x22FF),
-    0x2713,
-    0x2717,
-]
+# Latin, Greek, punctuation, raised and lowered signs, arrows, operators, marks of verdicts
+LETTERS = "20-17F 370-3FF 2010-2026 2030-2034 2070-209F 20AC 2190-21D4 2200-22FE 2713 2717"
 AXES = {"wght": (400, 700), "opsz": 14}  # weights that the page uses, drawn for text of that size
 
 
@@ -60,7 +50,7 @@ def _cut(source: Path, target: Path) -> None:
     options.layout_features = ["ccmp", "kern", "liga", "locl", "mark", "mkmk", "tnum"]
     font = TTFont(source)
     cutter = subset.Subsetter(options)
-    cutter.populate(unicodes=LETTERS)
+    cutter.populate(unicodes=subset.parse_unicodes(LETTERS))
     cutter.subset(font)
     present = {axis.axisTag for axis in font["fvar"].axes}
     font = instancer.instantiateVariableFont(font, {k: v for k, v in AXES.items() if k in present})

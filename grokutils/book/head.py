@@ -18,9 +18,8 @@ def configure(app, config) -> None:
     config.templates_path = [*config.templates_path, str(inputs.PUBLISHING / "templates")]
     if site := site_address():
         config.html_baseurl = site
-    options = dict(config.html_theme_options)
-    options["footer_content_items"] = ["book-footer.html", "author.html", "copyright.html"]
-    config.html_theme_options = options
+    footer = ["book-footer.html", "author.html", "copyright.html"]
+    config.html_theme_options = {**config.html_theme_options, "footer_content_items": footer}
 
 
 def site_address() -> str:
@@ -35,17 +34,15 @@ def site_address() -> str:
 def describe(app, pagename, templatename, context, doctree) -> None:
     """Sphinx's event for each page: its description and picture, the links of its footer."""
     title = re.sub(r"<[^>]+>", "", context.get("title", ""))
+    picture, site = pictures.SOCIAL.format(pictures.of_page(app, pagename)), site_address()
     entries = {
         "og:title": html.unescape(title),
         "og:type": "article",
         "og:site_name": app.config.html_title or app.config.project,
         "og:description": description(doctree) or f"{html.unescape(title)}: a page of {app.config.project}.",
-        "og:image": site_address() + pictures.SOCIAL.format(pictures.of_page(app, pagename))
-        if site_address()
-        else context["pathto"](pictures.SOCIAL.format(pictures.of_page(app, pagename)), resource=True),
+        "og:image": site + picture if site else context["pathto"](picture, resource=True),
+        **({"og:url": f"{site}{pagename}.html"} if site else {}),
     }
-    if site_address():
-        entries["og:url"] = f"{site_address()}{pagename}.html"
     lines = [f'<meta name="description" content="{html.escape(entries["og:description"])}">']
     lines += [f'<meta property="{key}" content="{html.escape(text)}">' for key, text in entries.items()]
     context["book_head"] = "\n  ".join(lines)
@@ -83,12 +80,10 @@ def slim(app, pagename, templatename, context, doctree) -> None:
     unwanted = ["thebe"] if 'class="math' in body else ["thebe", "mathjax"]
     if "sd-tab" not in body:
         unwanted.append("design-tabs")
+    if not re.search(r'class="[^"]*\b(dropdown|toggle)\b', body):
+        unwanted.append("toggle")
     context["script_files"] = [
         script
         for script in context["script_files"]
         if not any(word in f"{script.filename} {script.attributes}".lower() for word in unwanted)
     ]
-    if not re.search(r'class="[^"]*\b(dropdown|toggle)\b', body):
-        context["script_files"] = [
-            s for s in context["script_files"] if "toggle" not in f"{s.filename} {s.attributes}".lower()
-        ]

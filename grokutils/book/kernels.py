@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import subprocess
 from pathlib import Path
 
 THREADS = ("OMP", "OPENBLAS", "MKL", "NUMEXPR", "VECLIB_MAXIMUM")
@@ -10,6 +11,7 @@ THREADS = ("OMP", "OPENBLAS", "MKL", "NUMEXPR", "VECLIB_MAXIMUM")
 # change what code does.
 KEPT = {"PYTHONPATH", "PYTHONHOME", "PYTHONUSERBASE", "PYTHONNOUSERSITE", "PYTHONPLATLIBDIR"}
 DROPPED = {"MPLBACKEND"}  # the kernel chooses how to draw
+OUTPUTS = 60  # seconds that a finished cell's outputs may take to arrive
 CGROUP = Path("/sys/fs/cgroup")
 OWN_CGROUP = Path("/proc/self/cgroup")
 
@@ -37,11 +39,26 @@ def environment(folder: str | os.PathLike) -> dict[str, str]:
     }
 
 
-def settings():
-    """nbclient's settings: the kernel is the one of this Python, whatever a reader has installed as "python3"."""
+def client(notebook, **options):
+    """An nbclient whose kernel is the one of this Python, whatever a reader has installed as "python3".
+
+    A cell whose outputs do not come is an error: nbclient by itself waits for 4 s, and goes on without them.
+    """
+    from nbclient import NotebookClient
     from traitlets.config import Config
 
-    return Config({"KernelSpecManager": {"kernel_dirs": []}})
+    config = Config({"KernelSpecManager": {"kernel_dirs": []}})
+    honest = {"iopub_timeout": OUTPUTS, "raise_on_iopub_timeout": True, "record_timing": False}
+    return NotebookClient(notebook, config=config, **honest, **options)
+
+
+def execute(client, folder: str | os.PathLike, settings: str | os.PathLike) -> None:
+    """Execute a client's notebook in ``folder``, its kernel's own settings in ``settings``.
+
+    Cells' own streams come as outputs; what the kernel says of itself is dropped.
+    """
+    quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
+    client.execute(cwd=os.fspath(folder), env=environment(settings), **quiet)
 
 
 def cores() -> int:

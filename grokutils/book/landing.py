@@ -49,22 +49,14 @@ class Finding(tables.Made):
 def finding(app, docname: str, node) -> str:
     """A number, large, and the verdict that it led to."""
     found = {record["name"]: (page, record) for page, record in scorecard.claims(app)}
-    if node["claim"] not in found:
-        logging.getLogger(__name__).warning("no claim %r in this build", node["claim"], location=node)
-        return ""
-    page, record = found[node["claim"]]
+    page, record = found.get(node["claim"], ("", {"measured": ""}))
     match = re.search(node["pattern"], record["measured"])
     if match is None:
-        logging.getLogger(__name__).warning(
-            "%r is not in what claim %r measured: %r",
-            node["pattern"],
-            node["claim"],
-            record["measured"],
-            location=node,
-        )
+        text = f"{node['pattern']!r} is not in what claim {node['claim']!r} measured: {record['measured'] or 'no such claim'}"
+        logging.getLogger(__name__).warning(text, location=node)
         return ""
     number = f"{node['join'].join(match.groups() or [match[0]]).strip()} {node['unit']}"
-    link = f"{app.builder.get_relative_uri(docname, page)}#claim-{record['name']}"
+    link = scorecard.link(app, docname, page, record)
     return f'<a class="finding-number" href="{link}">{html.escape(number.strip())}</a>'
 
 

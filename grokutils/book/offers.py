@@ -12,9 +12,11 @@ FOLDER = "standalone"  # of the built site
 
 def configure(app, config) -> None:
     """Our buttons in place of the theme's, which offer the notebook with its raw directives."""
-    options = dict(config.html_theme_options)
-    options.update(use_download_button=False, launch_buttons={})
-    config.html_theme_options = options
+    config.html_theme_options = {
+        **config.html_theme_options,
+        "use_download_button": False,
+        "launch_buttons": {},
+    }
     config.html_copy_source = False
 
 
@@ -39,53 +41,22 @@ def is_notebook(app, docname: str) -> bool:
 
 def buttons(app, pagename, templatename, context, doctree) -> None:
     """Sphinx's event for each page: the group of downloads, and Colab where the address is known."""
+    link, whole = context["pathto"], "How to cite the book, and the whole of it as one file"
     offered = [
-        {
-            "type": "javascript",
-            "javascript": "window.print()",
-            "text": "Print",
-            "tooltip": "Print this page, or save it as PDF",
-            "icon": "fas fa-file-pdf",
-            "label": "download-pdf-button",
-        },
-        {
-            "type": "link",
-            "url": context["pathto"](head.CITE),
-            "text": "Cite, PDF, zip",
-            "tooltip": "How to cite the book, and the whole of it as one file",
-            "icon": "fas fa-box-archive",
-            "label": "cite-button",
-        },
-    ]
+        _button("download-pdf", "file-pdf", "Print this page, or save it as PDF", "javascript", text="Print", javascript="window.print()"),
+        _button("cite", "box-archive", whole, text="Cite, PDF, zip", url=link(head.CITE)),
+    ]  # fmt: skip
     if is_notebook(app, pagename):
-        stem = pagename.rpartition("/")[2]
+        file = link(f"{FOLDER}/{pagename.rpartition('/')[2]}.ipynb", resource=True)
+        alone = "One file that runs alone: open it in Colab, or in an empty folder"
+        offered.insert(0, _button("standalone", "download", alone, text="Notebook", url=file))
         if where := address.of_build():
-            context["header_buttons"].append(
-                {
-                    "type": "link",
-                    "url": cite.colab_address(where, pagename),
-                    "text": "",
-                    "tooltip": "Run in Colab",
-                    "icon": "fas fa-rocket",
-                    "label": "colab-button",
-                }
-            )
-        offered.insert(
-            0,
-            {
-                "type": "link",
-                "url": context["pathto"](f"{FOLDER}/{stem}.ipynb", resource=True),
-                "text": "Notebook",
-                "tooltip": "One file that runs alone: open it in Colab, or in an empty folder",
-                "icon": "fas fa-download",
-                "label": "standalone-button",
-            },
-        )
-    group = {
-        "type": "group",
-        "tooltip": "Download, print, cite",
-        "icon": "fas fa-download",
-        "buttons": offered,
-        "label": "download-buttons",
-    }
-    context["header_buttons"].append(group)
+            colab = cite.colab_address(where, pagename)
+            context["header_buttons"].append(_button("colab", "rocket", "Run in Colab", text="", url=colab))
+    group = _button("download", "download", "Download, print, cite", "group", buttons=offered)
+    context["header_buttons"].append({**group, "label": "download-buttons"})
+
+
+def _button(name: str, icon: str, tooltip: str, kind: str = "link", **rest) -> dict:
+    """A button as the theme wants it."""
+    return {"type": kind, "icon": f"fas fa-{icon}", "tooltip": tooltip, "label": f"{name}-button", **rest}

@@ -7,7 +7,7 @@ import io
 import json
 from pathlib import Path
 
-from PIL import Image, ImageDraw, ImageFont
+from PIL import Image, ImageDraw, ImageFont, ImageOps
 
 from . import cells, chapters, inputs
 
@@ -61,9 +61,8 @@ def figure(notebook: dict) -> Image.Image | None:
 
 def card(picture: Image.Image) -> Image.Image:
     """The picture at a card's size, in few colours; of a tall one its upper part, as large as the others' panels."""
-    small = picture.convert("RGB").crop(
-        (0, 0, picture.width, min(picture.height, round(TALLEST * picture.width)))
-    )
+    upper = min(picture.height, round(TALLEST * picture.width))
+    small = picture.convert("RGB").crop((0, 0, picture.width, upper))
     small.thumbnail((WIDEST, WIDEST))
     return small.quantize(64)
 
@@ -78,9 +77,6 @@ def social(picture: Image.Image, title: str) -> Image.Image:
     draw.text((50, 40), title, INK, font)
     draw.text((50, SIZE[1] - 50), "The Geometry of Grokking", "#59636e", ImageFont.load_default(26))
     room = (SIZE[0] - 100, SIZE[1] - 200)
-    scale = min(room[0] / picture.width, room[1] / picture.height)
-    shown = picture.convert("RGB").resize(
-        (round(picture.width * scale), round(picture.height * scale)), Image.Resampling.LANCZOS
-    )
+    shown = ImageOps.contain(picture.convert("RGB"), room, Image.Resampling.LANCZOS)
     made.paste(shown, ((SIZE[0] - shown.width) // 2, 125 + (room[1] - shown.height) // 2))
     return made.quantize(128)

@@ -16,13 +16,7 @@ from docutils import nodes
 from . import cells
 
 SPECIAL = re.compile(r"([\\`*_\[\]<>$])")
-SILENT = (
-    nodes.comment,
-    nodes.target,
-    nodes.substitution_definition,
-    nodes.Invisible,
-    nodes.system_message,
-)
+SILENT = (nodes.comment, nodes.target, nodes.substitution_definition, nodes.Invisible, nodes.system_message)
 
 
 class Writer:

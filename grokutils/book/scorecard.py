@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import html
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 
 from ..claims import KINDS, MARKS, PROVED
 from . import cells
@@ -20,6 +20,7 @@ SHORT = {
     "not testable here": "here",
     PROVED: PROVED,
 }  # as class names
+RULES = ("rule", "first form", "change", "effect")
 
 
 def claims(app) -> Iterator[tuple[str, dict]]:
@@ -64,20 +65,35 @@ def plural(verdict: str, count: int) -> str:
     return verdict.replace("holds", "hold").replace("fails", "fail")
 
 
+def link(app, docname: str, name: str, record: dict) -> str:
+    """The address of a claim, seen from ``docname``."""
+    return f"{app.builder.get_relative_uri(docname, name)}#claim-{record['name']}"
+
+
+def short(name: str) -> str:
+    """A chapter's number, or a page's own name."""
+    return cells.number(name) or name.rpartition("/")[2]
+
+
+def square(verdict: str) -> str:
+    """A verdict's small square."""
+    return f'<span class="dot dot-{SHORT[verdict]}" aria-hidden="true">{MARKS[verdict]}</span>'
+
+
 def dot(app, docname: str, name: str, record: dict) -> str:
     """One claim as a small square that leads to it."""
     said = html.escape(f"{record['verdict']}: {record['statement']}")
-    link = f"{app.builder.get_relative_uri(docname, name)}#claim-{record['name']}"
     return (
-        f'<a class="dot dot-{SHORT[record["verdict"]]}" href="{link}" title="{said}" aria-label="{said}" '
+        f'<a class="dot dot-{SHORT[record["verdict"]]}" href="{link(app, docname, name, record)}" title="{said}" aria-label="{said}" '
         f"{data(name, record)}>{MARKS[record['verdict']]}</a>"
     )
 
 
 def data(name: str, record: dict) -> str:
     """What the filters look at."""
-    chapter = cells.number(name) or name.rpartition("/")[2]
-    return f'data-chapter="{chapter}" data-kind="{record["kind"]}" data-verdict="{SHORT[record["verdict"]]}"'
+    return (
+        f'data-chapter="{short(name)}" data-kind="{record["kind"]}" data-verdict="{SHORT[record["verdict"]]}"'
+    )
 
 
 def grid(app, docname: str, found) -> str:
@@ -85,36 +101,29 @@ def grid(app, docname: str, found) -> str:
     kinds = [kind for kind in COLUMNS if any(record["kind"] == kind for _, record in found)]
     rows = []
     for page in dict.fromkeys(name for name, _ in found):
-        squares = "".join(
-            "<td>"
-            + "".join(dot(app, docname, n, r) for n, r in found if n == page and r["kind"] == kind)
-            + "</td>"
-            for kind in kinds
-        )
-        rows.append(f'<tr><th scope="row">{link_to(app, docname, page)}</th>{squares}</tr>')
-    head = "".join(f'<th scope="col">{COLUMNS[kind]}</th>' for kind in kinds)
-    legend = "".join(
-        f'<span><span class="dot dot-{SHORT[v]}" aria-hidden="true">{MARKS[v]}</span> {v}</span>'
-        for v in (*ORDER, PROVED)
-        if any(record["verdict"] == v for _, record in found)
-    )
+        title = html.escape(app.env.titles[page].astext())
+        row = f'<tr><th scope="row"><a href="{app.builder.get_relative_uri(docname, page)}">{title}</a></th>'
+        for kind in kinds:
+            own = (dot(app, docname, n, r) for n, r in found if n == page and r["kind"] == kind)
+            row += f"<td>{''.join(own)}</td>"
+        rows.append(f"{row}</tr>")
+    seen = {record["verdict"] for _, record in found}
+    legend = "".join(f"<span>{square(v)} {v}</span>" for v in (*ORDER, PROVED) if v in seen)
     return (
         f'<p class="scorecard-legend">{legend}</p><div class="table-scroll"><table class="scorecard-grid">'
-        f"<thead><tr><td></td>{head}</tr></thead><tbody>{''.join(rows)}</tbody></table></div>"
+        f"<thead><tr><td></td>{heads(COLUMNS[kind] for kind in kinds)}</tr></thead>"
+        f"<tbody>{''.join(rows)}</tbody></table></div>"
     )
 
 
-def link_to(app, docname: str, page: str) -> str:
-    """A link to a page, by its title."""
-    title = html.escape(app.env.titles[page].astext())
-    return f'<a href="{app.builder.get_relative_uri(docname, page)}">{title}</a>'
+def heads(columns: Iterable[str]) -> str:
+    """The head of a table."""
+    return "".join(f'<th scope="col">{column}</th>' for column in columns)
 
 
 def filters(app, found) -> str:
     """Native controls over the grid and the table; without a script they are not there."""
-    chapters = {
-        cells.number(page) or page.rpartition("/")[2]: app.env.titles[page].astext() for page, _ in found
-    }
+    chapters = {short(page): app.env.titles[page].astext() for page, _ in found}
     verdicts = {SHORT[v]: v for v in (*ORDER, PROVED)}
     choices = {"chapter": chapters, "kind": COLUMNS, "verdict": verdicts}
     made = []
@@ -131,8 +140,7 @@ def filters(app, found) -> str:
 
 def table(app, docname: str, found) -> str:
     """Every claim with its rule, what was reported and what was measured."""
-    columns = ("verdict", "claim", "reported", "measured")
-    head = "".join(f'<th scope="col">{column}</th>' for column in columns)
+    head = heads(("verdict", "claim", "reported", "measured"))
     rows = "".join(row(app, docname, name, record) for name, record in found)
     return f'<table class="scorecard" id="all-claims"><thead><tr>{head}</tr></thead><tbody>{rows}</tbody></table>'
 
@@ -140,18 +148,13 @@ def table(app, docname: str, found) -> str:
 def row(app, docname: str, name: str, record: dict) -> str:
     """One claim as a row of the table."""
     text = {key: cells.typeset(html.escape(value)) for key, value in record.items() if key != "changes"}
-    more = "".join(
-        f"<br><small>{label}{text[key]}</small>"
-        for key, label in (("rule", "Rule: "), ("note", ""))
-        if text[key]
-    )
-    link = f"{app.builder.get_relative_uri(docname, name)}#claim-{record['name']}"
-    where = cells.number(name) or name.rpartition("/")[2]
+    labels = (("rule", "Rule: "), ("note", ""))
+    more = "".join(f"<br><small>{label}{text[key]}</small>" for key, label in labels if text[key])
     return (
         f"<tr {data(name, record)}>"
-        f'<td data-label="verdict"><span class="dot dot-{SHORT[record["verdict"]]}" aria-hidden="true">'
-        f"{MARKS[record['verdict']]}</span> {text['verdict']}<br><small>{where}, {COLUMNS[record['kind']]}</small></td>"
-        f'<td data-label="claim"><a href="{link}">{text["statement"]}</a>{more}</td>'
+        f'<td data-label="verdict">{square(record["verdict"])} {text["verdict"]}'
+        f"<br><small>{short(name)}, {COLUMNS[record['kind']]}</small></td>"
+        f'<td data-label="claim"><a href="{link(app, docname, name, record)}">{text["statement"]}</a>{more}</td>'
         f'<td data-label="reported">{text["reported"]}</td><td data-label="measured">{text["measured"]}</td></tr>'
     )
 
@@ -160,22 +163,15 @@ def rules(app, docname: str, node) -> str:
     """Every change of a rule: first form, change, effect."""
     rows = []
     for name, record in claims(app):
-        for first, change, effect in record["changes"]:
-            link = f"{app.builder.get_relative_uri(docname, name)}#claim-{record['name']}"
-            texts = {
-                "rule": f'<a href="{link}">{cells.typeset(html.escape(record["statement"]))}</a>'
-                f"<br><small>now: {cells.typeset(html.escape(record['rule'] or 'see the chapter'))}</small>",
-                **{
-                    key: cells.typeset(html.escape(value))
-                    for key, value in (("first form", first), ("change", change), ("effect", effect))
-                },
-            }
+        statement, rule = record["statement"], record["rule"] or "see the chapter"
+        for change in record["changes"]:
+            said, now, *told = (cells.typeset(html.escape(text)) for text in (statement, rule, *change))
+            said = f'<a href="{link(app, docname, name, record)}">{said}</a><br><small>now: {now}</small>'
+            texts = zip(RULES, (said, *told), strict=True)
             rows.append(
-                "<tr>" + "".join(f'<td data-label="{k}">{v}</td>' for k, v in texts.items()) + "</tr>"
+                "<tr>" + "".join(f'<td data-label="{key}">{text}</td>' for key, text in texts) + "</tr>"
             )
     if not rows:
         return "<p>No chapter of this build names a change.</p>"
-    head = "".join(f'<th scope="col">{column}</th>' for column in ("rule", "first form", "change", "effect"))
-    return (
-        f'<table class="scorecard rules"><thead><tr>{head}</tr></thead><tbody>{"".join(rows)}</tbody></table>'
-    )
+    body = f"<thead><tr>{heads(RULES)}</tr></thead><tbody>{''.join(rows)}</tbody>"
+    return f'<table class="scorecard rules">{body}</table>'

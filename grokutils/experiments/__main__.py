@@ -4,7 +4,7 @@ import argparse
 
 import torch
 
-from . import causes, deep, delay, design, digits, interventions, noise, price, sooner
+from . import causes, deep, design, digits, interventions, noise, price, sooner
 from .running import run
 
 WHOLE = {
@@ -14,8 +14,10 @@ WHOLE = {
     "sooner": (sooner, "settings from theory, rivals, penalties and solves"),
 }
 PARTS = {
-    "delay": (delay, "predictions of the delay, then the runs that test them"),
-    "design": (design, "the same on configurations drawn at random, and the theory's own test"),
+    "design": (
+        design,
+        "predictions of the delay of networks drawn at random, the runs that test them, and the theory's own test",
+    ),
     "deep": (deep, "the same for deeper networks and cross-entropy"),
     "noise": (noise, "the same for noise and adaptive optimizers"),
     "interventions": (interventions, "the same for interventions, and runs in a ball"),
@@ -31,11 +33,17 @@ def main(arguments: list[str] | None = None) -> None:
             "--path", help="the records' file; the one that the book reads where it is left out"
         )
     for name, (experiment, words) in PARTS.items():
-        names.add_parser(name, help=words).add_argument("what", choices=experiment.PATHS)
+        parser_of = names.add_parser(name, help=words)
+        parser_of.add_argument("what", choices=experiment.PATHS)
+        if experiment is design:
+            parser_of.add_argument(
+                "--first", type=int, help="how many cases to go through; all where left out"
+            )
     given = parser.parse_args(arguments)
     torch.set_num_threads(1)
     if given.name in PARTS:
-        PARTS[given.name][0].main(given.what)
+        first = {"first": given.first} if "first" in given else {}
+        PARTS[given.name][0].main(given.what, **first)
     else:
         experiment = WHOLE[given.name][0]
         run(experiment.CASES, experiment.measure, given.path or experiment.PATH)

@@ -36,6 +36,23 @@ def table(rows: list[dict], listed: list[dict]) -> xr.Dataset:
     return xr.Dataset(data, coords=coordinates, attrs=records.provenance())
 
 
+def together(listed: list[dict], kinds: list, make: Callable) -> Callable:
+    """A function (case, …) → row that makes the rows of all cases of a kind at once, when the first of them is asked for.
+
+    ``make`` takes their places in ``listed`` and returns their rows.
+    """
+    made: dict[int, dict] = {}
+
+    def row(case: dict, *_) -> dict:
+        at = listed.index(case)
+        if at not in made:
+            same = [i for i, kind in enumerate(kinds) if kind == kinds[at]]
+            made.update(zip(same, make(same), strict=True))
+        return made[at]
+
+    return row
+
+
 def main(what: str, listed: list[dict], paths: dict, predicted: Callable, trained: Callable) -> None:
     """Make the file of "predict" or of "train", or what is left of it.
 

@@ -8,7 +8,6 @@ tests. A run whose flow does not generalize by :data:`TAU_END` is not trained, a
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
 from importlib.resources import files
 from pathlib import Path
 
@@ -93,14 +92,13 @@ def cases() -> list[dict]:
         (2, {**attention, "p": 7, "width": 16, "w": 2e-4}),
         # one of three did not grok, so that the family was too small: predicted when the runs up to there had been trained
         (4, {**matrix, "depth": 4, "scale": 3.0, "lr": 0.05}),
+        # what follows was found with pilot seeds (0 to 99) when all of the above had been trained: cells in which more runs grok in time
+        (5, {"depth": 4, "fraction": 0.95, "scale": 3.0, "lr": 0.2, "w": 6e-4}),
+        (7, {**entropy, "p": 11, "width": 32, "lr": 0.5, "w": 5e-4}),
+        (5, {"p": 9, "fraction": 0.93, "isolate": True}),  # width 48 > n = 42: the last layer alone can fit
     ]
     listed = [{**BASE, **cell} for count, cell in cells for _ in range(count)]
     return [{**case, "seed": 1410 + at} for at, case in enumerate(listed)]
-
-
-def isolated_cases() -> list[dict]:
-    """The first cell again, with its last layer eliminated; not part of the records, for it is dear."""
-    return [{**case, "isolate": True} for case in cases()[:3]]
 
 
 class Completion(Model):
@@ -226,31 +224,14 @@ class LastLayer:
         force = -torch.func.grad(self.cost)(theta)
         if not counted:
             return force
-        phi, pull = torch.func.vjp(self.readout, theta)
-        _, push = torch.func.vjp(lambda u: pull(u)[0], torch.zeros_like(phi))  # the transpose of pull: Dφ
-
-        def times(v: Tensor) -> Tensor:
-            return v + pull(push(v)[0])[0]
-
-        return conjugate_gradients(times, force, 1e-2)
+        D = torch.func.jacrev(lambda t: self.readout(t).flatten())(theta)  # Dφ, a row for each readout weight
+        # (I + DᵀD)⁻¹ by Woodbury: there are fewer readout weights than others
+        return force - D.mT @ torch.linalg.solve(torch.eye(len(D)).to(D) + D @ D.mT, D @ force)
 
     def held_out(self, theta: Tensor) -> float:
         """Held-out loss, relative to that of the output 0."""
         F = self.features(theta, self.task.X_test) @ self.readout(theta)
         return float((F - self.task.Y_test).square().sum() / self.task.Y_test.square().sum())
-
-
-def conjugate_gradients(times: Callable[[Tensor], Tensor], b: Tensor, tolerance: float) -> Tensor:
-    """x (d,) with ``times``(x) = b, for a symmetric positive definite operator."""
-    x, r = torch.zeros_like(b), b
-    p, size, enough = r, float(r @ r), tolerance**2 * float(b @ b)
-    while size > enough:
-        q = times(p)
-        step = size / float(p @ q)
-        x, r = x + step * p, r - step * q
-        size, before = float(r @ r), size
-        p = r + size / before * p
-    return x
 
 
 def isolated_time(
@@ -277,7 +258,7 @@ def isolated_time(
 
 
 def trained(case: dict, foretold: xr.Dataset) -> dict:
-    """The real run, somewhat longer than predicted; nothing is trained where no generalization was predicted, or far off."""
+    """The real run, somewhat longer than predicted; none where no generalization was predicted, or far off, or where flows are compared."""
     model, task = setting(case)
     told = [float(foretold[name]) for name in ("step", "step_init")]
     row = {
@@ -285,7 +266,7 @@ def trained(case: dict, foretold: xr.Dataset) -> dict:
         "end": np.nan, "accuracy": np.nan, "norm2": np.nan, "curve": np.full((2, GRID), np.nan), "seconds": 0.0,
         **{f"{name}_{when}": np.nan for name in MEASURES for when in ("before", "after")},
     }  # fmt: skip
-    if not np.isfinite(told).any() or np.nanmax(told) > MOST_STEPS:
+    if case["isolate"] or not np.isfinite(told).any() or np.nanmax(told) > MOST_STEPS:
         return row
     began = time.process_time()
     steps = round(LONGER * np.nanmax(told)) + 50

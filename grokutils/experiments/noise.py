@@ -7,7 +7,8 @@ A prediction sees a run up to memorization. Each training carries the hash of th
 from __future__ import annotations
 
 import time
-from functools import partial
+from collections import deque
+from functools import lru_cache, partial
 from importlib.resources import files
 from pathlib import Path
 
@@ -19,6 +20,7 @@ from torch import Tensor
 
 from .. import delay, flow, losses, records, tasks, training
 from ..errors import StoppedError
+from ..losses import Loss
 from ..models import TwoLayer, two_layer
 from ..tasks import Task
 from . import chain
@@ -28,7 +30,7 @@ PATHS = {"predict": DATA / "noise_predictions.nc", "train": DATA / "noise_traini
 
 # Written before the first prediction, for seeds that nothing had used.
 RULES = {
-    "batches": "Minibatches switched on after memorization (w = 2e-4): the plain flow from there errs by at most 1 % (mean absolute error of the "
+    "batches": "Minibatches switched on after memorization (w = 2e-5): the plain flow from there errs by at most 1 % (mean absolute error of the "
     "step, at least 3 seeds).",
     "batch-shift": "Minibatches from the start make generalization earlier in slow time than in the full-batch run of the same seed, by 0.6 lr "
     "(1/b − 1/n) within a factor of two, on average over at least 3 seeds.",
@@ -36,9 +38,11 @@ RULES = {
     "error of the delay) at each level of noise, and by less than the flow without it; at least 5 noise seeds a level.",
     "label-noise-alone": "Label noise without decay: whether the run generalizes within the predicted span is what the flow of the noise alone says "
     "(every run, at least 3 seeds).",
+    "label-noise-prevents": "Label noise with decay on quadratic networks: whether the run generalizes is what the flow with the force of the "
+    "noise says (every run, at least 3 seeds, levels of noise on both sides of the crossover that the flow names).",
     "adamw": "AdamW with label noise, at least 12 runs (d, lr, w, β₂ varied): the flow in the metric √v that follows θ, with the noise's force and "
-    "v's memory, errs by at most 5 % (mean absolute error of the delay). The Euclidean flow, √v frozen, √v(θ), and √v(θ) with the force are "
-    "scored beside it.",
+    "v's memory, errs by at most 5 % (mean absolute error of the delay). The Euclidean flow (the mean of √v for every weight), √v frozen, "
+    "√v(θ), and √v(θ) with the force are scored beside it.",
     "adam-l2": "Adam with the ℓ2 penalty in the gradient, same metric and force, other decay: at most 5 % (at least 3 runs).",
 }
 
@@ -46,9 +50,12 @@ BASE = {
     "kind": "adamw", "p": 11, "width": 48, "activation": "gelu", "fraction": 0.85, "seed": 0, "noise_seed": 0, "lr": 1e-3, "w": 0.2,
     "noise": 0.0, "batch": 0, "beta2": 0.999, "perturbed": 0.0,
 }  # fmt: skip
-TAU_END = {"gd": 6.0, "label": 6.0, "alone": 6.0, "batch": 6.0, "after": 6.0, "adamw": 8.0, "l2": 0.1}
+TAU_END = {"gd": 6.0, "label": 3.0, "alone": 3.0, "batch": 6.0, "after": 6.0, "adamw": 8.0, "l2": 0.1}
+LATE = ("gd", "label", "alone", "after")  # kinds of runs without noise up to memorization
+SAME = {"label": "gd", "after": "gd", "batch": "gd"}  # kinds that are trained side by side
 LONGER = 1.4
-RECORDS = 1000
+ENOUGH = 0.4  # of the output 0's held-out loss: a run that is below has generalized and ends
+RECORDS = 1200
 WINDOW = 25  # records over which weights are averaged before a noisy run's clock is read
 LAWS = ("plain", "frozen", "moving", "forced", "whole")
 
@@ -59,29 +66,33 @@ def cases() -> list[dict]:
     mixed = [
         {"noise": d, "lr": lr, "w": w, "beta2": b}
         for d, lr, w, b in (
-            (0.2, 1e-3, 0.2, 0.999), (0.2, 1e-3, 0.2, 0.99), (0.4, 1e-3, 0.2, 0.999), (0.2, 1e-3, 0.4, 0.999),
-            (0.2, 5e-4, 0.4, 0.999), (0.4, 1e-3, 0.4, 0.99), (0.2, 2e-3, 0.1, 0.999), (0.4, 5e-4, 0.4, 0.99),
-            (0.1, 1e-3, 0.2, 0.999), (0.1, 1e-3, 0.4, 0.99), (0.4, 2e-3, 0.1, 0.99), (0.1, 5e-4, 0.4, 0.999),
+            (0.2, 1e-3, 0.05, 0.999), (0.2, 1e-3, 0.05, 0.99), (0.4, 1e-3, 0.05, 0.999), (0.2, 1e-3, 0.1, 0.999),
+            (0.2, 5e-4, 0.1, 0.999), (0.4, 1e-3, 0.1, 0.99), (0.2, 2e-3, 0.025, 0.999), (0.4, 5e-4, 0.1, 0.99),
+            (0.1, 1e-3, 0.05, 0.999), (0.1, 1e-3, 0.1, 0.99), (0.4, 2e-3, 0.025, 0.99), (0.1, 5e-4, 0.1, 0.999),
         )
     ]  # fmt: skip
     listed = [{**adam, **each, "seed": 1510 + at} for at, each in enumerate(mixed)]
     listed += [{**adam, **mixed[0], "seed": 1510, "perturbed": 1e-6}]
-    listed += [{**adam, **mixed[0], "seed": 1510, "noise_seed": k} for k in (1, 2)]
-    listed += [{"kind": "l2", "noise": 0.2, "lr": 1e-3, "w": 5e-4, "seed": 1530 + k} for k in range(3)]
-    gd = {"lr": 1.0, "w": 2e-4}
+    listed += [{"kind": "l2", "noise": 0.2, "lr": 1e-3, "w": 2e-5, "seed": 1530 + k} for k in range(3)]
+    gd = {"lr": 1.0, "w": 2e-5}
     listed += [
         {**gd, "kind": "label", "noise": d, "seed": 1540, "noise_seed": k}
-        for d in (0.7, 1.4)
+        for d in (0.22, 0.44)
         for k in range(5)
     ]
     for k in range(3):
         listed += [{**gd, "kind": "gd", "seed": 1550 + k}]
         listed += [{**gd, "kind": "batch", "batch": 8, "seed": 1550 + k}]
         listed += [{**gd, "kind": "after", "batch": 8, "seed": 1550 + k}]
-    quadratic = {**gd, "kind": "alone", "noise": 1.4}
+    alone = {"kind": "alone", "w": 2e-4, "noise": 1.4}  # w is a unit of time here, nothing decays
     listed += [
-        {**quadratic, "activation": a, "lr": lr, "seed": 1560 + k}
+        {**alone, "activation": a, "lr": lr, "seed": 1560 + k}
         for a, lr in (("gelu", 1.0), ("quadratic", 0.5))
+        for k in range(3)
+    ]
+    listed += [
+        {"kind": "label", "activation": "quadratic", "lr": 0.5, "w": 4e-4, "noise": d, "seed": 1570 + k}
+        for d in (1.0, 2.0)  # four levels at first; computing is short
         for k in range(3)
     ]
     return [{**BASE, **case} for case in listed]
@@ -108,19 +119,21 @@ def options(case: dict) -> dict:
     return made
 
 
+def started(case: dict, network: TwoLayer) -> Tensor:
+    """Initial weights (d,), perturbed where the case says so."""
+    start, generator = network.init(case["seed"]), torch.Generator().manual_seed(7)
+    return start * (1 + case["perturbed"] * torch.randn(len(start), generator=generator).double())
+
+
 def begun(case: dict) -> tuple[int, Tensor, dict]:
     """The run up to memorization: its step, θ (d,) and, of Adam, its averages m and v (d,) there.
 
     Full batches without noise for what is switched on after memorization.
     """
     network, task = setting(case)
-    late = case["kind"] in ("label", "alone", "after", "gd")
-    made = options({**case, "noise": 0.0, "batch": 0, "kind": "gd"} if late else case)
+    made = options({**case, "noise": 0.0, "batch": 0, "kind": "gd"} if case["kind"] in LATE else case)
     memorized, found = flow.memorized(network, task), {}
-    start = network.init(case["seed"])
-    if case["perturbed"]:
-        generator = torch.Generator().manual_seed(7)
-        start = start * (1 + case["perturbed"] * torch.randn(len(start), generator=generator).double())
+    start = started(case, network)
 
     def keep(state, step) -> None:
         step()
@@ -143,8 +156,16 @@ def begun(case: dict) -> tuple[int, Tensor, dict]:
 
 
 def predicted(case: dict) -> dict:
+    """The row of :func:`told`; computed once for all noise seeds where noise begins after what a prediction sees."""
+    return dict(
+        _told(tuple({**case, "noise_seed": 0 if case["kind"] in LATE else case["noise_seed"]}.items()))
+    )
+
+
+@lru_cache
+def _told(items: tuple) -> dict:
     """τ from the run's start at which each law has the held-out loss halved; NaN where a law says never, or is none of the case's."""
-    began = time.process_time()
+    began, case = time.process_time(), dict(items)
     network, task = setting(case)
     step, theta, averages = begun(case)
     pace = case["lr"] * case["w"]
@@ -187,63 +208,122 @@ def laws(case: dict, network, task: Task, theta: Tensor, averages: dict, strengt
         return {"forced": {"penalty": flow.LabelNoise(network, X, strength, decay=0.0)}}
     common = {"noise": case["noise"], "outputs": count, "decoupled": case["kind"] == "adamw"}
     memory = case["lr"] * case["w"] / (1 - case["beta2"])
-    made = {
+    made: dict[str, dict] = {
         "frozen": {"frozen": theta},
         "moving": {},
         "forced": {"push": strength},
         "whole": {"push": strength, "memory": memory, "start": averages["v"]},
     }
-    return {"plain": {}} | {
-        name: {"inertia": flow.Adam(network, X, **common, **extra)} for name, extra in made.items()
+    laws = {name: {"inertia": flow.Adam(network, X, **common, **extra)} for name, extra in made.items()}
+    return {"plain": {"inertia": Even(laws["frozen"]["inertia"], theta)}} | laws
+
+
+class Even:
+    """Euclid's metric at Adam's scale: every weight has the mean of √v at memorization as its inertia.
+
+    Without that scale the decay of AdamW, a thousand times gradient descent's, would take the flow to 0.
+    """
+
+    def __init__(self, adam: flow.Adam, theta: Tensor):
+        self.decoupled, mean = adam.decoupled, adam.at(theta, 0.0).mean()
+        self.held = mean.expand(theta.shape)
+
+    def at(self, theta: Tensor, tau: float) -> Tensor:
+        """(d,), all entries equal."""
+        return self.held
+
+    def force(self, theta: Tensor, inertia: Tensor) -> Tensor:
+        """None, (d,)."""
+        return torch.zeros_like(theta)
+
+    def passed(self, theta: Tensor, tau: float) -> None:
+        """Nothing is remembered."""
+
+
+def trained(listed: list[dict], foretold: xr.Dataset) -> list[dict]:
+    """Rows of runs of one kind, side by side, each somewhat longer than the last law says or until it has generalized.
+
+    ``tau``: when the averaged weights have the held-out loss halved, ``raw``: when the weights themselves have; ``end``: the averaged weights'
+    last held-out loss, relative to the output 0's.
+    """
+    began = time.process_time()
+    network, _ = setting(listed[0])
+    own = [setting(case)[1] for case in listed]
+    pace, first = foretold.pace.values, foretold.memorized.values
+    if (first < 0).any():
+        raise StoppedError(f"no memorization in {np.array(listed)[first < 0]}", foretold)
+    late = np.array([case["kind"] in ("label", "alone", "after") for case in listed])
+    offsets = np.where(late, first, 0)
+    starts = [begun(case)[1] if late[i] else started(case, network) for i, case in enumerate(listed)]
+    steps = np.array([length(case, foretold.isel(run=i)) for i, case in enumerate(listed)])
+    chosen = {
+        name: [options(case).get(name, 0.0) for case in listed]
+        for name in ("lr", "weight_decay", "label_noise")
     }
+    shared = {name: value for name, value in options(listed[0]).items() if name not in chosen}
+    begin, longest = int((first - offsets).min()), int((steps - offsets).max())
+    at = np.unique(np.linspace(begin, longest, RECORDS).round().astype(int))
+    recent: deque[Tensor] = deque(maxlen=WINDOW)
+    over = steps <= 0
 
+    def done(record) -> np.ndarray:
+        recent.append(record.theta.clone())
+        if len(recent) == WINDOW and record.step >= begin:
+            means = torch.stack(list(recent)).mean(0)
+            low = np.array(
+                [held_out(network, task, theta) < ENOUGH for task, theta in zip(own, means, strict=True)]
+            )
+            over[:] |= low | (record.step + offsets >= steps)
+        return over
 
-def trained(case: dict, foretold: xr.Dataset) -> dict:
-    """The real run, somewhat longer than the last law says; τ at which its averaged weights have the held-out loss halved."""
-    began, row = (
-        time.process_time(),
-        {"tau": np.nan, "raw": np.nan, "end": np.nan, "steps": 0, "accuracy": np.nan},
-    )
-    if foretold.memorized < 0:
-        return {**row, "seconds": 0.0}
-    network, task = setting(case)
-    pace, first = float(foretold.pace), int(foretold.memorized)
-    best = float(foretold["whole"] if case["kind"] in ("adamw", "l2") else foretold["plain"])
-    told = [float(foretold[name]) for name in LAWS[2:]] + [best]
-    end = np.nanmax(told) * LONGER if np.isfinite(told).any() else pace * first + TAU_END[case["kind"]] / 2
-    steps = round(end / pace) + 100
-    start, made = network.init(case["seed"]), options(case)
-    if case["perturbed"]:
-        generator = torch.Generator().manual_seed(7)
-        start = start * (1 + case["perturbed"] * torch.randn(len(start), generator=generator).double())
-    offset = 0
-    if case["kind"] in ("label", "alone", "after"):
-        offset, start, _ = begun(case)
-    at = np.unique(np.linspace(0 if offset else first, steps - offset, RECORDS).round().astype(int))
     run = training.train(
-        network, task, steps - offset, theta0=start, seed=case["seed"] + 1000 * case["noise_seed"], record_at=at,
-        keep_theta=True, **made,
-    ).isel(run=0)  # fmt: skip
-    chosen = np.isin(run.step.values, at)
-    thetas, tau = run.theta.values[chosen], (run.step.values[chosen] + offset) * pace
-    level = float(task.Y_test.square().mean())
-    row |= {"tau": clock(network, task, thetas, tau), "steps": steps}
-    row["raw"] = _halved(run.test_loss.values[chosen] / level, tau)
-    row |= {"end": float(run.test_loss[-1]) / level, "accuracy": float(run.test_accuracy[-1])}
-    return {**row, "seconds": time.process_time() - began}
+        network, own, longest, theta0=torch.stack(starts), seed=[case["seed"] + 1000 * case["noise_seed"] for case in listed],
+        record_at=at, keep_theta=True, until=done, **chosen, **shared,
+    )  # fmt: skip
+    rows = []
+    for i, task in enumerate(own):
+        mine = run.isel(run=i)
+        step = mine.step.values + offsets[i]
+        mine, tau = mine.isel(step=(step >= first[i]) & (step <= steps[i])), step * pace[i]
+        tau = tau[(step >= first[i]) & (step <= steps[i])]
+        averaged, middles = smooth(network, task, mine.theta.values, tau)
+        raw = mine.test_loss.values / float(task.Y_test.square().mean())
+        rows.append({
+            "tau": halved(averaged, middles), "raw": halved(raw, tau), "end": averaged[-1], "steps": round(tau[-1] / pace[i]),
+            "accuracy": float(mine.test_accuracy[-1]),
+        })  # fmt: skip
+    return [{**row, "seconds": (time.process_time() - began) / len(rows)} for row in rows]
 
 
-def clock(network, task: Task, thetas: np.ndarray, tau: np.ndarray) -> float:
-    """τ at which the held-out loss of weights (step, d), averaged over :data:`WINDOW` records, is halved; NaN if never."""
+def length(case: dict, foretold: xr.Dataset) -> int:
+    """Steps from the run's start after which a run that has not generalized is left."""
+    pace, first = float(foretold.pace), int(foretold.memorized)
+    told = [float(foretold[name]) for name in ("moving", "forced", "whole")]
+    told += [float(foretold.plain)] if case["kind"] not in ("adamw", "l2") else []
+    end = np.nanmax(told) * LONGER if np.isfinite(told).any() else 0.0
+    if not end:  # no law has it generalize
+        end = pace * first + TAU_END[case["kind"]] / 2
+    return round(end / pace) + 100
+
+
+def held_out(network, task: Task, theta: Tensor, loss: Loss = losses.squared_error) -> float:
+    """Held-out loss, relative to that of the output 0."""
+    F, Y = network(theta, task.X_test), task.Y_test
+    return float(loss.value(F, Y) / loss.value(torch.zeros_like(Y), Y))
+
+
+def smooth(
+    network, task: Task, thetas: np.ndarray, tau: np.ndarray, loss: Loss = losses.squared_error
+) -> tuple[np.ndarray, np.ndarray]:
+    """Held-out loss of weights (record, d) averaged over :data:`WINDOW` records, relative to the output 0's, and the middles' τ."""
     sums = np.cumsum(np.concatenate([np.zeros((1, thetas.shape[1])), thetas]), axis=0)
-    means = (sums[WINDOW:] - sums[:-WINDOW]) / WINDOW
+    means = torch.from_numpy((sums[WINDOW:] - sums[:-WINDOW]) / WINDOW)
     middles = np.convolve(tau, np.ones(WINDOW) / WINDOW, mode="valid")
-    F = network(torch.from_numpy(means), task.X_test)
-    relative = ((F - task.Y_test).square().mean((-1, -2)) / task.Y_test.square().mean()).numpy()
-    return _halved(relative, middles)
+    return np.array([held_out(network, task, theta, loss) for theta in means]), middles
 
 
-def _halved(relative: np.ndarray, tau: np.ndarray) -> float:
+def halved(relative: np.ndarray, tau: np.ndarray) -> float:
+    """τ at which a relative loss first is one half; NaN if never."""
     below = np.flatnonzero(relative <= 0.5)
     if not below.size:
         return np.nan
@@ -253,7 +333,19 @@ def _halved(relative: np.ndarray, tau: np.ndarray) -> float:
 
 def main(what: str, listed: list[dict] | None = None, paths: dict | None = None) -> None:
     """Make one of the two files, or what is left of it: ``what`` is "predict" or "train"."""
-    chain.main(what, cases() if listed is None else listed, paths or PATHS, predicted, trained)
+    listed, paths = cases() if listed is None else listed, paths or PATHS
+    train = predicted
+    if what == "train":
+        foretold = records.load(paths["predict"])
+        listed = listed[: foretold.sizes["run"]]
+        kinds = [
+            (SAME.get(case["kind"], case["kind"]), *(case[name] for name in ("activation", "beta2", "batch")))
+            for case in listed
+        ]
+        train = chain.together(
+            listed, kinds, lambda same: trained([listed[i] for i in same], foretold.isel(run=same))
+        )
+    chain.main(what, listed, paths, predicted, train)
 
 
 def stored() -> tuple[xr.Dataset, xr.Dataset]:

@@ -20,6 +20,7 @@ from torch import Tensor
 
 from ..errors import NoMultipliersError
 from ..linearization import Linearization
+from ..linearization.base import syrk
 from ..losses import Loss, SquaredError
 from .multipliers import Multipliers
 
@@ -37,6 +38,9 @@ class Weighted(Linearization):
 
     def vjp(self, u: Tensor) -> Tensor:
         return self.lin.vjp(u) / self.root
+
+    def gram(self) -> Tensor:
+        return syrk(self.lin.jacobian() / self.root)
 
 
 @dataclass(frozen=True)

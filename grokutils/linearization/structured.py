@@ -5,7 +5,7 @@ With H = σ(XE) and S = σ′(XE), both (n, width), a displacement v = (dE, dW) 
 - Jv = (S ⊙ X dE)W + H dW;    Jᵀu = (Xᵀ[S ⊙ uWᵀ], Hᵀu);
 - K = (HHᵀ) ⊗ I + ((XXᵀ) ⊗ 11ᵀ) ⊙ MMᵀ with the rows M_(i,c) = S_i ⊙ W_c, of length width.
 
-J itself, (nm, d), is never formed. Pinned pre-activations put D⁻¹ between J and Jᵀ (:mod:`.kinks`): the pinned inputs of
+J itself, (nm, d), is formed only where it is asked for. Pinned pre-activations put D⁻¹ between J and Jᵀ (:mod:`.kinks`): the pinned inputs of
 hidden unit h, rows of X_h, give D_h⁻¹ = I − B_hᵀB_h with B_h = L⁻¹X_h and LLᵀ = X_hX_hᵀ + spring·I.
 """
 
@@ -100,6 +100,13 @@ class Structured(Linearization):
 
     def product(self, u: Tensor) -> Tensor:
         return self._push(self._release(self._pull(u))).add_((u.mT @ self.sample_gram()).mT)
+
+    def jacobian(self) -> Tensor:
+        n, m = self.outputs.shape
+        of_E = torch.einsum("ix,ih,ha->iaxh", self.X.matrix, self.S, self.W)
+        of_W = self.H.new_zeros(n, m, *self.W.shape)
+        of_W.diagonal(dim1=1, dim2=3).copy_(self.H[:, :, None])
+        return torch.cat([of_E.flatten(2), of_W.flatten(2)], dim=2).flatten(0, 1)
 
     def gram(self) -> Tensor:
         n, m = self.outputs.shape

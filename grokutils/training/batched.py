@@ -10,7 +10,7 @@ from torch import Tensor
 
 from .. import losses
 from ..models import TwoLayer
-from .data import Rows, rows, shuffled
+from .data import Rows, label_noise, rows, shuffled
 from .gradients import Loss
 from .optimizers import Kernel
 from .settings import Settings
@@ -25,7 +25,7 @@ def serves(settings: Settings) -> bool:
         and settings.loss in (losses.squared_error, losses.cross_entropy)
         and settings.rule.kernel
         and not settings.hooks
-        and not any(settings.per_run["label_noise"])
+        and (settings.batch_size is None or not any(settings.per_run["label_noise"]))
     )
 
 
@@ -46,8 +46,10 @@ class Batched:
         self.gradient_E, self.gradient_V = self._layers(self.gradient)
         self.optimizer = Kernel(settings.rule, self.flat)
         self.lr = self.weight_decay = np.full(R, np.nan)
+        self.noisy = any(settings.per_run["label_noise"])
         full = settings.batch_size is None
-        train = rows([(task.X_train, task.Y_train) for task in settings.tasks], merge=full)
+        merge = full and not self.noisy  # equal samples have labels of their own under noise
+        train = rows([(task.X_train, task.Y_train) for task in settings.tasks], merge)
         test = rows([(task.X_test, task.Y_test) for task in settings.tasks], merge=True)
         size = max(1, CACHED_ENTRIES // (net.width * (settings.batch_size or train.Y.shape[1])))
         self.parts = [slice(first, min(first + size, R)) for first in range(0, R, size)]
@@ -83,7 +85,8 @@ class Batched:
             speeds = lr * np.array(self.settings.per_run["readout_speed"])
             self.optimizer.rates(self._spread(lr, speeds), self._spread(weight_decay, weight_decay))
         for part, loss in zip(self.parts, self._batch(step), strict=True):
-            loss.gradient(self.E[part], self.V[part], self.gradient_E[part], self.gradient_V[part])
+            targets = self._noisy(part, loss.targets, step) if self.noisy else None
+            loss.gradient(self.E[part], self.V[part], self.gradient_E[part], self.gradient_V[part], targets)
         self.optimizer.step(self.flat, self.gradient, step + 1)
         return self.pace
 
@@ -100,6 +103,16 @@ class Batched:
         return [
             self._loss(loss.rows.take(index[part])) for part, loss in zip(self.parts, self.train, strict=True)
         ]
+
+    def _noisy(self, part: slice, targets: Tensor, step: int) -> Tensor:
+        """``targets`` (R, d_out, n) of some runs with this step's label noise."""
+        result = targets.clone()
+        runs = range(*part.indices(len(self.settings.tasks)))
+        for at, run in enumerate(runs):
+            task, seed = self.settings.tasks[run], self.settings.per_run["seed"][run]
+            noise = label_noise(seed, step, task.Y_train, self.settings.per_run["label_noise"][run])
+            result[at, :, : task.n_train] += noise.mT
+        return result
 
     def measure(self) -> dict[str, np.ndarray]:
         """Losses, and shares of samples whose largest output is the right one, each (R,)."""

@@ -79,6 +79,15 @@ def shuffled(seed: int, epoch: int, n: int) -> Tensor:
     return torch.randperm(n, generator=torch.Generator().manual_seed(1_000_003 * seed + epoch))
 
 
+NOISE = 2**40  # first seed of label noise, beyond those of the order of minibatches
+
+
+def label_noise(seed: int, step: int, Y: Tensor, size: float) -> Tensor:
+    """What a run of this seed adds to its labels ``Y`` in a step: normal, of standard deviation ``size``, without state."""
+    generator = torch.Generator().manual_seed(NOISE + 1_000_003 * seed + step)
+    return size * torch.randn(Y.shape, generator=generator, dtype=Y.dtype)
+
+
 def _merged(X: Tensor, Y: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     both, counts = torch.cat([X, Y], dim=1).unique(dim=0, return_counts=True)
     if len(both) == len(X):

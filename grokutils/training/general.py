@@ -9,10 +9,8 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from .data import shuffled
+from .data import label_noise, shuffled
 from .settings import Settings
-
-NOISE = 2**40  # first seed of label noise, beyond those of the order of minibatches
 
 
 class State:
@@ -86,8 +84,7 @@ class General:
         settings, task = self.settings, self.settings.tasks[run.run]
         X, Y, seed = task.X_train, task.Y_train, settings.per_run["seed"][run.run]
         if noise := settings.per_run["label_noise"][run.run]:
-            generator = torch.Generator().manual_seed(NOISE + 1_000_003 * seed + run.step)
-            Y = Y + noise * torch.randn(Y.shape, generator=generator, dtype=Y.dtype)
+            Y = Y + label_noise(seed, run.step, Y, noise)
         if settings.batch_size is not None:
             epoch, batch = divmod(run.step, -(-len(X) // settings.batch_size))
             index = shuffled(seed, epoch, len(X))[batch * settings.batch_size :][: settings.batch_size]

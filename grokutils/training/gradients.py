@@ -26,15 +26,17 @@ class Loss:
         self.slope = slope[0, 0].item() if even else slope[:, None, :]
         self.targets = rows.Y.mT.contiguous()  # (R, d_out, n)
 
-    def gradient(self, E: Tensor, V: Tensor, into_E: Tensor, into_V: Tensor) -> None:
-        """Write the gradients of each run's loss into ``into_E`` (R, d_in, width), ``into_V`` like V."""
+    def gradient(
+        self, E: Tensor, V: Tensor, into_E: Tensor, into_V: Tensor, targets: Tensor | None = None
+    ) -> None:
+        """Write the gradients of each run's loss (for other ``targets`` (R, d_out, n), if given) into ``into_E`` (R, d_in, width), ``into_V`` like V."""
         Z = self._hidden_inputs(E)  # (R, n, width)
         relu = self.sigma == NAMED["relu"]  # a callable of the user's may have that name, too
         H = Z.relu_() if relu else self.sigma.value(Z)
         D = torch.bmm(V, H.mT)  # outputs, (R, d_out, n)
         if not self.squared:
             D = torch.softmax(D, dim=1)
-        D.sub_(self.targets).mul_(self.slope)  # ∂loss/∂outputs
+        D.sub_(self.targets if targets is None else targets).mul_(self.slope)  # ∂loss/∂outputs
         torch.bmm(D, H, out=into_V)
         pull = torch.bmm(D.mT, V)  # ∂loss/∂H, (R, n, width)
         pull.mul_(H.sign_() if relu else self.sigma.slope(Z))  # for ReLU, σ′(Z) = sign σ(Z)

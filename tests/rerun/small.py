@@ -157,6 +157,7 @@ SMALL = {
         "toy_noise": 0.7,
         "toy_runs": 5,
         "seed": 1,
+        "remade": 0,
     },
     "book/4_why/11_why_a_small_norm_generalizes": {
         "p": 7,

@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
+import xarray as xr
 
 from grokutils import flow, records
 from grokutils.experiments import noise
@@ -54,4 +55,26 @@ def test_the_clock_reads_averaged_weights():
     generator = np.random.default_rng(0)
     tau = np.linspace(0, 1, 300)
     path = theta.numpy() * (1 - tau)[:, None]  # toward the output 0, whose loss is never halved
-    assert np.isnan(noise.clock(network, task, path + 0.01 * generator.normal(size=path.shape), tau))
+    averaged, middles = noise.smooth(network, task, path + 0.01 * generator.normal(size=path.shape), tau)
+    assert np.isnan(noise.halved(averaged, middles))
+    assert averaged[-1] == pytest.approx(1, abs=0.05)
+    assert np.all(np.diff(middles) > 0)
+
+
+def test_runs_side_by_side_are_runs_alone():
+    listed = [{**SMALL, "kind": "label", **KINDS["label"], "noise_seed": k} for k in range(2)]
+    rows = [noise.predicted(case) for case in listed]
+    told = xr.Dataset({name: ("run", [row[name] for row in rows]) for name in rows[0]})
+    both = noise.trained(listed, told)
+    alone = noise.trained(listed[1:], told.isel(run=[1]))
+    assert both[1]["end"] == pytest.approx(alone[0]["end"], rel=1e-6)
+    assert both[0]["end"] != both[1]["end"], "each noise seed is a run of its own"
+
+
+def test_stored_records_hold_every_case_and_its_chain():
+    told, ran = noise.stored()
+    assert told.sizes["run"] == ran.sizes["run"] == len(noise.cases())
+    for i in (0, -1):
+        assert {name: told[name].values[i].item() for name in told.coords} == noise.cases()[i]
+    assert noise.scores(told, ran).chained.all()
+    assert (told.when.values < ran.when.values).all()

@@ -214,6 +214,21 @@ def test_label_noise_is_fresh_in_each_step_and_as_large_as_said():
     assert again.theta_end[0, 0] == means[0]
 
 
+@pytest.mark.parametrize("optimizer", ["gd", "adamw"])
+def test_noisy_labels_side_by_side_are_those_of_automatic_differentiation(optimizer):
+    shared = {
+        "task": ordered_pairs(),
+        "seed": [4, 5],
+        "lr": 0.05,
+        "label_noise": [0.3, 0.0],
+        "optimizer": optimizer,
+    }
+    kernel = training.train(NET, steps=30, record_at=[30], **shared)
+    one_by_one = training.train(NET, steps=30, record_at=[30], hooks=general, **shared)
+    np.testing.assert_allclose(kernel.theta_end, one_by_one.theta_end, rtol=1e-9, atol=1e-12)
+    np.testing.assert_allclose(kernel.train_loss, one_by_one.train_loss, rtol=1e-9)  # of the true labels
+
+
 def test_hooks_stand_around_each_step_the_first_outermost():
     seen = []
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import ast
 import csv
-import difflib
 import hashlib
 import io
 import itertools
@@ -19,7 +18,7 @@ from pathlib import Path
 import yaml
 
 from ... import parameters
-from .chapter import Chapter, Refused
+from .chapter import Chapter, Refused, meant
 
 MOST = 100_000  # cases of one sweep
 LARGEST = 20_000_000  # bytes of a table
@@ -113,10 +112,8 @@ def _axes(chapter: Chapter, given: list[str]) -> dict[str, list | Interval]:
 def _known(chapter: Chapter, name: str, where: str = "") -> None:
     if name in chapter.parameters:
         return
-    near = difflib.get_close_matches(name, chapter.parameters, n=1, cutoff=0)
-    raise Refused(
-        f"{where}{name} is no parameter of this chapter (did you mean {near[0]}?): {', '.join(chapter.parameters)}"
-    )
+    near, known = meant(name, chapter.parameters), ", ".join(chapter.parameters)
+    raise Refused(f"{where}{name} is no parameter of this chapter{near}: {known}")
 
 
 def _axis(parameter: parameters.Parameter, text: str) -> list | Interval:

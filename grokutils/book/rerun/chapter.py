@@ -33,6 +33,12 @@ class Refused(ValueError):  # noqa: N818
     """A request that cannot be met, said in one sentence."""
 
 
+def meant(word: str, known) -> str:
+    """The nearest of the ``known`` words, as a question in brackets; nothing where none is known."""
+    near = difflib.get_close_matches(word, filter(None, known), n=1, cutoff=0)
+    return f" (did you mean {near[0]}?)" if near else ""
+
+
 @dataclass(frozen=True)
 class Chapter:
     """A notebook without its outputs, and what it declares."""
@@ -84,21 +90,12 @@ def _version(stamp: tuple) -> str:
 @cache
 def commit() -> str:
     """The commit of the clone that grokutils stands in, with ``-dirty`` where files differ; empty outside one."""
-    describe = [
-        "git",
-        "-C",
-        str(inputs.ROOT),
-        "describe",
-        "--always",
-        "--dirty",
-        "--abbrev=12",
-        "--exclude=*",
-    ]
+    describe = ["git", "describe", "--always", "--dirty", "--abbrev=12", "--exclude=*"]
+    if not (inputs.ROOT / ".git").exists():
+        return ""
     try:
-        here = (inputs.ROOT / ".git").exists()
-        return (
-            subprocess.run(describe, capture_output=True, text=True, timeout=5).stdout.strip() if here else ""
-        )
+        found = subprocess.run(describe, cwd=inputs.ROOT, capture_output=True, text=True, timeout=5)
+        return found.stdout.strip()
     except (OSError, subprocess.SubprocessError):
         return ""
 
@@ -138,8 +135,7 @@ def find(text: str) -> Chapter:
             f"chapter '{text}': this grokutils came without the book; give a notebook's path or address"
         )
     words = [*known, *(name.partition("_")[2] for name in known)]
-    near = difflib.get_close_matches(text, filter(None, words), n=1, cutoff=0)
-    raise Refused(f"there is no chapter '{text}' (did you mean {near[0]}?): `grokutils list` shows them all")
+    raise Refused(f"there is no chapter '{text}'{meant(text, words)}: `grokutils list` shows them all")
 
 
 def _local(text: str) -> Chapter:

@@ -91,11 +91,8 @@ def _version(wanted: bool) -> None:
 
 @app.callback()
 def main(
-    version: Annotated[
-        bool,
-        typer.Option("--version", callback=_version, is_eager=True, help="Show the version of the code."),
-    ] = False,
-) -> None:
+    version: Annotated[bool, typer.Option("--version", callback=_version, is_eager=True, help="Show the version of the code.")] = False,
+) -> None:  # fmt: skip
     """Re-run the book's chapters with other parameters: one, or a sweep on a cluster."""
 
 

@@ -30,11 +30,11 @@ SILENT = 10  # seconds without a sign of life after which it is told
 LOST = 60  # seconds without a scheduler's answer, or without a living worker, after which the work ends
 
 
-class SchedulerLost(Exception):  # noqa: N818
+class SchedulerLost(ConnectionError):  # noqa: N818
     """The scheduler or its workers are gone; what was finished is kept."""
 
 
-class CodeChanged(Exception):  # noqa: N818
+class CodeChanged(ConnectionError):  # noqa: N818
     """grokutils is not any more what the sweep was planned with; nothing of the new code was filed."""
 
 
@@ -189,17 +189,9 @@ def run(
 
     def submit(case: Case) -> None:
         tries[case.id] += 1
-        future = client.submit(
-            execution.execute,
-            notebook,
-            case.values,
-            case.id,
-            version,
-            limits.seconds,
-            limits.memory,
-            key=f"{case.id}-{os.getpid()}-{tries[case.id]}",
-            pure=False,
-        )
+        what = (notebook, case.values, case.id, version, limits.seconds, limits.memory)
+        key = f"{case.id}-{os.getpid()}-{tries[case.id]}"
+        future = client.submit(execution.execute, *what, key=key, pure=False)
         running[future.key] = case, future
         future.add_done_callback(finished.put)
 
@@ -224,10 +216,10 @@ def run(
             raise SchedulerLost("the scheduler was lost")
         if future.status == "error":
             error = future.exception()
-            often = f"its worker died, {limits.retries + 1} times"
-            result = execution.lost(
-                often if isinstance(error, KilledWorker) else f"{type(error).__name__}: {error}"
-            )
+            why = f"{type(error).__name__}: {error}"
+            if isinstance(error, KilledWorker):
+                why = f"its worker died, {limits.retries + 1} times"
+            result = execution.lost(why)
         else:
             try:
                 result = future.result(timeout=60)
@@ -255,7 +247,6 @@ def run(
     finally:
         with contextlib.suppress(Exception):
             client.unsubscribe_topic(execution.TOPIC)
-            futures = [
-                future for _, future in running.values()
-            ]  # cancelled, the workers' guards end the kernels
+            # cancelled, the workers' guards end the kernels
+            futures = [future for _, future in running.values()]
             client.sync(client._cancel, futures, force=True, callback_timeout=PATIENCE)

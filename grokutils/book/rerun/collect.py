@@ -54,10 +54,8 @@ def _rows(store: Store, case_id: str, values: dict, asked: dict[str, str]) -> li
         return [{"kind": "failed", "measured": store.failure(case_id)["error"]}]
     place = store.place(case_id)
     claims = [
-        {
-            "kind": "claim",
-            **{key: claim.get(key) for key in ("name", "verdict", "measured")},
-        }  # proved: nothing measured
+        # proved: nothing measured
+        {"kind": "claim", **{key: claim.get(key) for key in ("name", "verdict", "measured")}}
         for claim in read_json(place / "claims.json") or []
     ]
     good = {name: one for name, one in measures.kept(place).items() if not one["fault"]}

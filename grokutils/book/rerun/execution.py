@@ -7,7 +7,6 @@ import json
 import platform
 import re
 import socket
-import subprocess
 import tempfile
 import threading
 import time
@@ -50,9 +49,8 @@ def execute(notebook: dict, values: dict, case_id: str, version: str, seconds=No
         folder.mkdir()
         own.mkdir()
         guard = Guard(case_id, source, seconds, memory)
-        quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
         try:
-            guard.client(folder).execute(env=kernels.environment(own), cwd=str(folder), **quiet)
+            kernels.execute(guard.client(folder), folder, own)
         except CellExecutionError as raised:
             status, error = "failed", f"{raised.ename}: {raised.evalue}"
         except (DeadKernelError, RuntimeError, OSError) as raised:
@@ -108,14 +106,10 @@ class Guard:
 
     def client(self, folder: Path):
         """The nbclient that runs the notebook under this guard."""
-        from nbclient import NotebookClient
-
-        self._client = NotebookClient(
+        self._client = kernels.client(
             self.notebook,
-            config=kernels.settings(),
             timeout=None,
             kernel_name="python3",
-            record_timing=False,
             startup_timeout=120,
             resources={"metadata": {"path": str(folder)}},
             on_notebook_start=self._start,

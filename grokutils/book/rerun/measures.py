@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import ast
 import builtins
-import difflib
-import json
 import math
+import re
+import symtable
 from pathlib import Path
 
-from .chapter import Chapter, Refused
+from .chapter import Chapter, Refused, meant
+from .store import read_json
 
 MIME = "application/vnd.grokutils.measures+json"
 CELL = """\
@@ -56,40 +57,32 @@ def parsed(given: list[str] | None, records: list[str] | None = None) -> dict[st
 
 def check(chapter: Chapter, measures: dict[str, str], records: list[str]) -> None:
     """Refuse names that no cell of ``chapter`` sets; a cell with ``import *`` or magics may set anything."""
-    known = set()
-    for source in chapter.cells():
-        try:
-            tree = ast.parse(source)
-        except SyntaxError:
-            return
-        for node in ast.walk(tree):
-            if isinstance(node, ast.alias):
-                if node.name == "*":
-                    return
-                known.add(node.asname or node.name.partition(".")[0])
-            elif (
-                isinstance(node, ast.FunctionDef | ast.ClassDef | ast.ExceptHandler | ast.MatchAs)
-                and node.name
-            ):
-                known.add(node.name)
-        known |= _names(tree, ast.Store)
+    code = "\n".join(chapter.cells())
+    try:
+        known = {s.get_name() for s in _symbols(code, "exec") if s.is_assigned() or s.is_imported()}
+    except (SyntaxError, ValueError):
+        return
+    if re.search(r"^\s*from .+ import \*", code, re.M):
+        return
     asked = [("--measure", f"{n}={e}", _free(e)) for n, e in measures.items()]
-    for option, text, names in [*asked, *(("--records", name, [name]) for name in records)]:
-        for name in names:
+    for option, text, wanted in [*asked, *(("--records", name, [name]) for name in records)]:
+        for name in wanted:
             if name not in known:
-                near = difflib.get_close_matches(name, known, n=1, cutoff=0)
-                meant = f" (did you mean {near[0]}?)" if near else ""
-                raise Refused(f"{option} '{text}': no cell of the chapter sets {name}{meant}")
+                raise Refused(f"{option} '{text}': no cell of the chapter sets {name}{meant(name, known)}")
 
 
-def _names(tree: ast.AST, context: type) -> set[str]:
-    return {n.id for n in ast.walk(tree) if isinstance(n, ast.Name) and isinstance(n.ctx, context)}
+def _symbols(code: str, kind: str) -> list[symtable.Symbol]:
+    """The names in ``code`` as Python's compiler sees them, those of inner scopes too."""
+    scopes = [symtable.symtable(code, "code", kind)]
+    for scope in scopes:
+        scopes += scope.get_children()
+    return [symbol for scope in scopes for symbol in scope.get_symbols()]
 
 
 def _free(expression: str) -> list[str]:
-    tree = ast.parse(expression, mode="eval")
-    own = {node.arg for node in ast.walk(tree) if isinstance(node, ast.arg)} | _names(tree, ast.Store)
-    return sorted(_names(tree, ast.Load) - own - set(vars(builtins)))
+    """The names that an expression takes from outside, but for Python's own."""
+    symbols = _symbols(expression, "eval")
+    return sorted({s.get_name() for s in symbols if s.is_global() and not s.is_assigned()} - {*dir(builtins)})
 
 
 def cell(measures: dict[str, str], records: list[str]) -> list[dict]:
@@ -105,13 +98,8 @@ def cell(measures: dict[str, str], records: list[str]) -> list[dict]:
 
 def kept(place: Path) -> dict[str, dict]:
     """What ``measures.json`` in a case's folder holds: for each name ``expression``, ``value`` and ``fault``."""
-    try:
-        found = json.loads((place / "measures.json").read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return {}
-    return {
-        name: {**one, "value": float(one["value"])} for name, one in found.items() if isinstance(one, dict)
-    }
+    found = (read_json(place / "measures.json") or {}).items()
+    return {name: {**one, "value": float(one["value"])} for name, one in found if isinstance(one, dict)}
 
 
 def of(place: Path, values: dict, measures: dict[str, str]) -> dict[str, dict]:
@@ -137,7 +125,7 @@ def _namespace(place: Path, values: dict) -> dict:
 
     from ... import records
 
-    claims = json.loads((place / "claims.json").read_text(encoding="utf-8"))
+    claims = read_json(place / "claims.json")
     return {
         "np": np,
         "xr": xr,

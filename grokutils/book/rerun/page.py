@@ -9,11 +9,14 @@ import shutil
 import uuid
 import warnings
 from functools import cache
-from importlib.metadata import PackageNotFoundError, distribution
+from importlib.metadata import PackageNotFoundError
 from pathlib import Path
 
+from .. import mathjax
+
 # From cases/ID/ up to the folder of results, where :func:`assets` puts MathJax: no page asks the network.
-MATHJAX = "../../assets/mathjax/tex-mml-chtml.js"
+SCRIPT = "../../assets/mathjax/tex-mml-chtml.js"
+MATHJAX = ("output/chtml/fonts", "input/tex/extensions", "tex-mml-chtml.js")
 
 STYLE = """
 :root { color-scheme: light dark; --ink: #1f2328; --ground: #fff; --soft: #f6f8fa; --line: #d0d7de; --muted: #59636e; }
@@ -36,7 +39,7 @@ mjx-container[display="true"] { overflow-x: auto; overflow-y: hidden; }
 """
 SCRIPTS = (
     "<script>window.MathJax = { tex: { inlineMath: [['$', '$'], ['\\\\(', '\\\\)']], tags: 'ams' }, options: { enableMenu: false } };</script>"
-    f'<script defer src="{MATHJAX}"></script>'
+    f'<script defer src="{SCRIPT}"></script>'
 )
 FRAME = """<!doctype html><html lang="en"><head><meta charset="utf-8">
 <meta name="viewport" content="width=device-width, initial-scale=1"><title>{title}</title>
@@ -72,14 +75,11 @@ def assets(folder: Path) -> None:
     target = folder / "assets" / "mathjax"
     if target.exists():
         return
+    part = folder / ".part" / f"mathjax-{uuid.uuid4().hex}"
     try:
-        source = Path(distribution("django-static-mathjax").locate_file("mathjax/static/mathjax/es5"))
+        mathjax.copy(part, MATHJAX)
     except PackageNotFoundError:
         return
-    part = folder / ".part" / f"mathjax-{uuid.uuid4().hex}"
-    shutil.copytree(source / "output/chtml/fonts", part / "output/chtml/fonts")
-    shutil.copytree(source / "input/tex/extensions", part / "input/tex/extensions")
-    shutil.copy2(source / "tex-mml-chtml.js", part)
     target.parent.mkdir(exist_ok=True)
     try:
         part.rename(target)

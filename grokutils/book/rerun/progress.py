@@ -115,9 +115,8 @@ class Json(Watch):
             self.done.append(case.id)
         else:
             self.failed[case.id] = result["error"]
-        self.say(
-            result["status"], **{key: result[key] for key in ("error", "seconds", "tries")}, case=case.id
-        )
+        told = {key: result[key] for key in ("error", "seconds", "tries")}
+        self.say(result["status"], **told, case=case.id)
 
 
 def label(case_id: str, values: dict, swept: list[str]) -> str:

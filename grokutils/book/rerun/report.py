@@ -130,9 +130,8 @@ def _wide(found: pd.DataFrame, swept: list[str]) -> pd.DataFrame:
     rows = []
     for case, lines in found[found.kind != "failed"].groupby("case", sort=False):
         row = {"case": case, **{name: lines[name].iloc[0] for name in swept}}
-        for line in (
-            lines[lines.kind != "none"].sort_values("kind", ascending=False, kind="stable").itertuples()
-        ):
+        known = lines[lines.kind != "none"].sort_values("kind", ascending=False, kind="stable")
+        for line in known.itertuples():
             row[_head(line, swept)] = line.verdict if line.kind == "claim" else line.value
         rows.append(row)
     return pd.DataFrame(rows, columns=None if rows else ["case", *swept])

@@ -90,13 +90,8 @@ def work(asked: Asked) -> None:
     before = {case.id: store.failure(case.id) for case in missing}
     failed = sum(why is not None for why in before.values())
     if asked.as_json:
-        kind.say(
-            "plan",
-            cases=len(wanted),
-            finished=len(wanted) - len(missing),
-            failed_before=failed,
-            folder=str(store.folder),
-        )
+        counts = {"cases": len(wanted), "finished": len(wanted) - len(missing), "failed_before": failed}
+        kind.say("plan", **counts, folder=str(store.folder))
     else:
         _plan(asked, missing)
         if len(missing) < len(wanted) or failed:
@@ -124,9 +119,8 @@ def work(asked: Asked) -> None:
 
 def _plan(asked: Asked, missing: list) -> None:
     whole = len(asked.cases)
-    typer.echo(
-        f"{asked.chapter.name}: {counted(whole)}, {whole - len(missing)} finished, {len(missing)} to run"
-    )
+    done = f"{whole - len(missing)} finished, {len(missing)} to run"
+    typer.echo(f"{asked.chapter.name}: {counted(whole)}, {done}")
 
 
 def _run(asked: Asked, missing: list, kind) -> None:
@@ -143,10 +137,7 @@ def _run(asked: Asked, missing: list, kind) -> None:
     with cluster.connected(asked.scheduler, workers, asked.retries) as client, kind:
         if sys.stderr.isatty() and client.dashboard_link and not asked.as_json:
             kind.note(f"dashboard: {client.dashboard_link}")
-        try:
-            cluster.run(client, asked.store, notebook, missing, limits, kind, asked.lacks)
-        except (cluster.SchedulerLost, cluster.CodeChanged) as error:
-            raise ConnectionError(str(error)) from None
+        cluster.run(client, asked.store, notebook, missing, limits, kind, asked.lacks)
 
 
 def _end(kind, asked: Asked, stopped: str) -> None:
@@ -169,9 +160,8 @@ def note(asked: Asked) -> None:
     """Write down what was asked for; the same request has the same name whatever the code's version."""
     found = asked.chapter
     cases = {case.id: case.values for case in asked.cases}
-    name = hashlib.sha256(
-        json.dumps([found.name, list(cases.values())], sort_keys=True).encode()
-    ).hexdigest()[:8]
+    request = json.dumps([found.name, list(cases.values())], sort_keys=True)
+    name = hashlib.sha256(request.encode()).hexdigest()[:8]
     path = asked.store.folder / "plans" / f"{name}.json"
     code = found.code()
     plan = {
