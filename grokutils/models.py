@@ -436,7 +436,7 @@ class ModuleModel(Model):
         kind = _kind(X)
         if kind in self._seen and self._seen[kind].covers(X):
             return
-        theta, watch = self.theta.to(_float_of(X)).requires_grad_(), _Watch()
+        theta, watch = self.theta.to(_float_of(X), copy=True).requires_grad_(), _Watch()
         try:
             with RANDOM, torch.random.fork_rng(devices=[]):
                 with watch:

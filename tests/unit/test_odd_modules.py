@@ -120,12 +120,23 @@ MODULES = {
 }  # fmt: skip
 
 
+@pytest.fixture(autouse=True)
+def _own_numbers(_global_state_stays):
+    """PyTorch's modules draw from the global generator when they are made; it is put back before the check that it stays."""
+    with torch.random.fork_rng():
+        torch.manual_seed(3)
+        yield
+
+
 def made(name: str):
     with torch.random.fork_rng():
         torch.manual_seed(1)
         return MODULES[name]()
 
 
+@pytest.mark.filterwarnings(
+    "ignore:There is a performance drop"
+)  # PyTorch's, of a parametrization's second derivative
 @pytest.mark.parametrize("name", MODULES)
 def test_its_jacobian_is_that_of_its_outputs_by_every_kind(name):
     module = made(name)
@@ -260,7 +271,7 @@ def test_outputs_that_are_no_function_of_weights_and_samples_are_refused(module,
 @pytest.mark.parametrize(
     ("inner", "message"),
     [
-        (Once.apply, "cannot be differentiated itself"),
+        (Once.apply, "cannot be differentiated itself|not the derivative"),
         (Hidden.apply, "cannot be differentiated itself|not the derivative"),
         (lambda H: H + Hidden.apply(H), "not the derivative of its outputs"),
         (Straight.apply, "not the derivative of its outputs"),
