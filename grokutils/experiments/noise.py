@@ -54,6 +54,7 @@ TAU_END = {"gd": 6.0, "label": 3.0, "alone": 3.0, "batch": 6.0, "after": 6.0, "a
 LATE = ("gd", "label", "alone", "after")  # kinds of runs without noise up to memorization
 SAME = {"label": "gd", "after": "gd", "batch": "gd"}  # kinds that are trained side by side
 LONGER = 1.4
+LONGEST = 600.0  # seconds after which the flow of one law is given up
 ENOUGH = 0.4  # of the output 0's held-out loss: a run that is below has generalized and ends
 RECORDS = 1200
 WINDOW = 25  # records over which weights are averaged before a noisy run's clock is read
@@ -183,6 +184,7 @@ def _told(items: tuple) -> dict:
                     task,
                     lam=lam,
                     tau_end=TAU_END[case["kind"]],
+                    seconds=LONGEST,
                     tolerance=3e-4,
                     until=0.5,
                     **extra,

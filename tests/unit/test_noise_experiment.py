@@ -26,6 +26,7 @@ def test_predicts_then_trains_what_names_its_prediction(kind, tmp_path, monkeypa
     torch.set_num_threads(1)
     monkeypatch.setattr(noise, "TAU_END", dict.fromkeys(noise.TAU_END, 0.3 if kind != "l2" else 0.01))
     monkeypatch.setattr(noise, "RECORDS", 60)
+    monkeypatch.setattr(noise, "LONGEST", 10.0)
     paths = {what: tmp_path / f"{what}.nc" for what in noise.PATHS}
     listed = [{**SMALL, "kind": kind, **KINDS[kind]}]
     noise.main("predict", listed, paths)
