@@ -200,7 +200,7 @@ def test_ordered_pairs_and_representations(operation):
             "representation = 'onehot': must be one of 'auto', 'sum', 'concat', 'tokens'",
         ),
         ({"ordered": "yes"}, "ordered = 'yes': must be one of True, False, 'auto'"),
-        ({"dtype": "float32"}, "dtype = 'float32': must be a torch dtype"),
+        ({"dtype": "float32"}, "dtype = 'float32': must be torch.float64"),
         ({"train_fraction": "0.5"}, "train_fraction = '0.5': .*without quotes, train_fraction = 0.5"),
     ],
 )
