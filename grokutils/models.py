@@ -197,7 +197,7 @@ class TwoLayer(Model):
 def two_layer(
     d_in: int, width: int, d_out: int, activation: str | Callable[[Tensor], Tensor] = "relu"
 ) -> TwoLayer:
-    """The study's network ŷ = σ(XE)W (STUDY.md section 3; E and W are its W₁ and W₂), without biases.
+    """The study's network ŷ = σ(XE)W (eqs. 12 to 20; E and W are its W₁ and W₂), without biases.
 
     Parameters
     ----------

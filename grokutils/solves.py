@@ -1,6 +1,6 @@
 """The smallest norm on the zero-loss set by a few linear solves instead of many gradient steps (chapter 16).
 
-One implicit Euler step of the slow flow θ′ = Jᵀμ − θ (STUDY.md, consequence of theorem 4.14), of length s in slow time, ends where
+One implicit Euler step of the slow flow θ′ = Jᵀμ − θ (what follows from the study's theorem 4.14), of length s in slow time, ends where
 
     θ₊ = θ + s(Jᵀμ − θ₊),    F + J(θ₊ − θ) − y + λμ = 0.
 
@@ -102,7 +102,7 @@ def minimize_norm(
 ) -> xr.Dataset:
     """Go down in norm along the zero-loss set of the training half of ``task`` by projected steps.
 
-    They are implicit Euler steps of the slow flow dθ/dτ = −P_Tθ (STUDY.md, consequence of theorem 4.14).
+    They are implicit Euler steps of the slow flow dθ/dτ = −P_Tθ (what follows from the study's theorem 4.14).
     First ``landing`` damped Gauss–Newton steps towards that set, then steps of h; each costs one linearization and one solve with
     K = JJᵀ. ReLU networks of two layers have their kinks held, as in :func:`grokutils.flow.follow`. Squared error only: it has a zero.
 

@@ -105,7 +105,7 @@ def modular(
     """The table of a binary operation on {0, …, p − 1}, split at random into training and test pairs.
 
     By default a commutative operation has one sample for each unordered pair a ≤ b, p(p + 1)/2 of them, with
-    X = e_a + e_b in R^p, as in the study (STUDY.md section 4). Any other has one for each ordered pair,
+    X = e_a + e_b in R^p, as in the study's experiments. Any other has one for each ordered pair,
     p² of them, with X = e_a + e_{p+b} in R^{2p}, since e_a + e_b could not tell (a, b) from (b, a).
     Y = e_c in R^p with c = a ∘ b.
 

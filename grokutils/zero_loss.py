@@ -2,7 +2,7 @@
 
 A network is a model, or any callable ``f(theta, X) -> (n, m)`` with flat parameters ``theta`` (d,) and inputs ``X``
 (n, …), written in torch operations. F(θ) ∈ R^{nm} stacks its outputs, row by row, and J = ∇F(θ) is (nm, d). All is in
-float64 and, but for :func:`gauss_newton`, dense: meant for nm and d up to a few thousand. Symbols as in STUDY.md sections 1 and 2.
+float64 and, but for :func:`gauss_newton`, dense: meant for nm and d up to a few thousand. Symbols are the study's (Notation).
 """
 
 from __future__ import annotations

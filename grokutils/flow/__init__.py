@@ -1,4 +1,4 @@
-"""Training with small weight decay on its slow time scale τ = 2λt (STUDY.md, consequence of theorem 4.14).
+"""Training with small weight decay on its slow time scale τ = 2λt (what follows from the study's theorem 4.14).
 
 :func:`follow` integrates it implicitly, for any model and loss, at the λ of a real run, in the limit λ → 0, or to first order in λ;
 :class:`Landing` says when a run has come so close to Z that these expansions hold.

@@ -1,4 +1,4 @@
-"""Closed forms of a two-layer network whose readout is always optimal (STUDY.md section 3).
+"""Closed forms of a two-layer network whose readout is always optimal (the study's eqs. 15 to 20).
 
 Shapes: ``X`` (n, d_in), ``Y`` (n, d_out), embeddings ``E`` (..., d_in, width) with any leading batch dimensions,
 H = σ(XE) (..., n, width), readout W (..., width, d_out). ``lam`` is the study's λ, of

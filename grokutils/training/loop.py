@@ -47,7 +47,7 @@ def train(
     until: Callable[[SimpleNamespace], object] | None = None,
     checkpoint: str | os.PathLike | None = None,
 ) -> xr.Dataset:
-    """Train ``model`` on ``task``; the defaults are the study's (STUDY.md section 4, figures 5 and 7).
+    """Train ``model`` on ``task``; the defaults are the study's (its figures 5 and 7).
 
     The conventions are PyTorch's: a step follows the gradient of the mean loss plus ``weight_decay`` · θ. The study's
     λ is ``losses.lam(loss, task.Y_train, weight_decay)``. Two-layer networks under the common optimizers are trained

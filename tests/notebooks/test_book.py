@@ -71,3 +71,13 @@ def test_style_sheets_lose_the_rules_that_no_page_can_match():
     assert styles.without_unused(css, {"used", "here"}) == (
         ".used .here,.used:not(.gone)>p{color:red}h1{margin:0}@media screen{.here{margin:1px}}@font-face{font-family:x}"
     )
+
+
+def test_the_package_cites_the_study_and_no_file_that_is_not_shipped():
+    citing = {
+        path.name: named
+        for path in (chapters.ROOT / "grokutils").rglob("*.py")
+        for named in re.findall(r"\b[A-Z]{4,}\.md\b", path.read_text())
+        if not (chapters.ROOT / named).exists()
+    }
+    assert citing == {}
