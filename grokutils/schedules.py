@@ -20,7 +20,7 @@ from torch import Tensor
 from . import _checks, losses
 from .errors import GrokutilsError, SingularJacobianError
 from .flow.events import memorized
-from .flow.follow import _check_start, _check_task, check_model, in_float64
+from .flow.follow import check_model, check_start, check_task, in_float64
 from .linearization import Linearization, linearize
 from .models import Model, TwoLayer
 from .tasks import Task
@@ -144,8 +144,8 @@ def from_theory(
     tolerated_loss = _checks.real("tolerated_loss", tolerated_loss, 0, 1, open_low=True, open_high=True)
     products = _checks.integer("products", products, 2)
     patience = _checks.integer("patience", patience, 1)
-    theta = _check_start(model, model.init(seed) if theta0 is None else theta0)
-    _check_task(model, task, losses.squared_error, theta)
+    theta = check_start(model, model.init(seed) if theta0 is None else theta0)
+    check_task(model, task, losses.squared_error, theta)
     X, Y = task.X_train, task.Y_train
     count = Y.numel()
     kind = "structured" if isinstance(model, TwoLayer) else "matrix_free"

@@ -26,7 +26,7 @@ from torch import Tensor
 from . import _checks, losses, records
 from .errors import NoMultipliersError, StoppedError
 from .flow.events import margins
-from .flow.follow import _check_limit, _check_start, _check_task, check_model, in_float64
+from .flow.follow import check_limit, check_model, check_start, check_task, in_float64
 from .flow.multipliers import Multipliers
 from .linearization import KINDS, Linearization, Sides, linearize
 from .linearization.solving import FACTORED
@@ -143,9 +143,9 @@ def minimize_norm(
     task = in_float64(task)
     if theta0 is None:
         theta0 = model.init(seed, init_scale)
-    theta = _check_start(model, theta0)
-    _check_task(model, task, losses.squared_error, theta)
-    _check_limit(model, task, losses.squared_error, None)
+    theta = check_start(model, theta0)
+    check_task(model, task, losses.squared_error, theta)
+    check_limit(model, task, losses.squared_error, None)
     h = _checks.real("h", h, 0, 1, open_low=True, open_high=True)
     landing = _checks.integer("landing", landing, 0)
     ridge = RIDGE[task.Y_train.numel() <= FACTORED] if ridge is None else _checks.real("ridge", ridge, 0)

@@ -100,8 +100,8 @@ def follow(
     KeyboardInterrupt
         Ctrl-C. What was reached is in its ``records``.
     """
-    loss, task, theta0 = losses.loss(loss), in_float64(task), _check_start(model, theta0)
-    _check_task(model, task, loss, theta0)
+    loss, task, theta0 = losses.loss(loss), in_float64(task), check_start(model, theta0)
+    check_task(model, task, loss, theta0)
     lam, first_order = _checks.real("lam", lam, 0), _checks.flag("first_order", first_order)
     keep_theta = _checks.flag("keep_theta", keep_theta)
     _checks.function("force", force)
@@ -111,7 +111,7 @@ def follow(
             f"first_order with lam = {lam:g}: it needs lam > 0, and neither penalty nor force can be given"
         )
     if lam == 0 or first_order:
-        _check_limit(model, task, loss, penalty)
+        check_limit(model, task, loss, penalty)
     tau_end = _checks.real("tau_end", tau_end, 0, open_low=True)
     tolerance = _checks.real("tolerance", tolerance, 1e-12, 0.1, open_low=True)
     max_step = _checks.real("max_step", max_step, 0, open_low=True)
@@ -268,7 +268,7 @@ def check_model(model) -> None:
         )
 
 
-def _check_start(model, theta0: Tensor) -> Tensor:
+def check_start(model, theta0: Tensor) -> Tensor:
     check_model(model)
     theta0 = _checks.tensor("theta0", theta0, ndim=1)
     if len(theta0) != model.d:
@@ -276,7 +276,7 @@ def _check_start(model, theta0: Tensor) -> Tensor:
     return theta0.detach().double()
 
 
-def _check_task(model: Model, task: Task, loss: Loss, theta0: Tensor) -> None:
+def check_task(model: Model, task: Task, loss: Loss, theta0: Tensor) -> None:
     for part in ("train", "test"):
         X, Y = getattr(task, f"X_{part}"), getattr(task, f"Y_{part}")
         try:
@@ -293,7 +293,7 @@ def _check_task(model: Model, task: Task, loss: Loss, theta0: Tensor) -> None:
         loss.check(Y)
 
 
-def _check_limit(model: Model, task: Task, loss: Loss, penalty) -> None:
+def check_limit(model: Model, task: Task, loss: Loss, penalty) -> None:
     if not isinstance(loss, SquaredError):
         raise ValueError(
             f"lam = 0 with loss = '{loss.name}': its zero lies at infinity; give lam > 0, or squared error"

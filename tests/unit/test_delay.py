@@ -343,3 +343,26 @@ def test_flow_that_stops_early_is_said_so(monkeypatch):
 def test_bad_arguments_are_named(change, named):
     with pytest.raises(ValueError, match=named):
         delay.predict_delay(MODEL, TASK, **{**RUN, "start": "init", **change})
+
+
+@pytest.mark.parametrize(
+    ("activation", "loss"), [("gelu", "squared_error"), ("relu", "squared_error"), ("gelu", "cross_entropy")]
+)
+def test_a_flow_works_as_much_as_its_cost_says(activation, loss, monkeypatch):
+    model, task = models.two_layer(7, 48, 7, activation), tasks.modular(7, train_fraction=0.8, seed=5)
+    how = {"lam": 0.02, "loss": loss, "tolerance": 3e-4}
+    fast = flow.follow(
+        model, model.init(5), task, tau_end=3.0, until=flow.memorized(model, task, loss), **how
+    )
+    made, linearize = [], flow.integrator.linearize
+    monkeypatch.setattr(flow.integrator, "linearize", lambda *a: made.append(1) or linearize(*a))
+    path = flow.follow(model, torch.from_numpy(fast.theta_end.values), task, tau_end=1.0, **how)
+    said = delay.work(model, losses.loss(loss))
+    counted = {
+        "steps": path.sizes["step"] - 1 + path.attrs["refused"],
+        "solves": len(made) / (path.sizes["step"] - 1 + path.attrs["refused"]),
+        "products": path.attrs["products"] / len(made),
+        "factors": path.attrs["factorizations"],
+    }
+    off = {name: count / getattr(said, name) for name, count in counted.items()}
+    assert all(1 / 2.5 < each < 2.5 for each in off.values()), off
