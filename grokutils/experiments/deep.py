@@ -326,9 +326,10 @@ def stored() -> tuple[xr.Dataset, xr.Dataset]:
 
 
 def scores(told: xr.Dataset, ran: xr.Dataset) -> pd.DataFrame:
-    """One row a run: its case, ``lam``, predicted and measured steps, errors (predicted ÷ measured − 1), ``groks``, ``failed``.
+    """One row a run: its case, ``lam``, predicted and measured steps, errors (predicted ÷ measured − 1), ``groks``, ``failed``,
+    ``failed_init``.
 
-    ``failed``: trained, and only one of prediction and run generalizes. ``chained``: the training names this very prediction.
+    ``failed``: trained, and only one of run and prediction (from memorization, or from the initial weights) generalizes. ``chained``: the training names this very prediction.
     """
     runs = pd.DataFrame({name: told[name].values for name in told.coords})
     for name in (
@@ -353,6 +354,7 @@ def scores(told: xr.Dataset, ran: xr.Dataset) -> pd.DataFrame:
     runs["error"], runs["error_init"] = (
         runs[name] / runs.step - 1 for name in ("told_step", "told_step_init")
     )
-    runs["failed"] = runs.trained & (runs.step.isna() != runs.told_step.isna())
+    for told_by in ("", "_init"):
+        runs[f"failed{told_by}"] = runs.trained & (runs.step.isna() != runs[f"told_step{told_by}"].isna())
     runs["chained"] = [chain.fingerprint(told.isel(run=i)) == ran.tests.values[i] for i in range(len(runs))]
     return runs
