@@ -413,7 +413,7 @@ BAD = [
     ({"task": [TASK, TASK, tasks.modular(7)]}, "shapes of X_train must agree"),
     ({"task": dataclasses.replace(TASK, X_test=TASK.X_test / 0)}, "X_test holds NaN"),
     ({"task": dataclasses.replace(TASK, Y_train=TASK.Y_train.float())}, "dtypes must agree"),
-    ({"task": tasks.modular(5, dtype=torch.int64)}, "X_train has dtype torch.int64"),
+    ({"task": dataclasses.replace(TASK, X_train=TASK.X_train.long())}, "X_train has dtype torch.int64"),
     ({"width": 9}, "width = 9: must be greater than the number of training samples, 9"),
     ({"width": 24.0}, "width = 24.0: must be an integer"),
     ({"activation": "sigmoid"}, "activation = 'sigmoid': must be one of 'relu'"),
