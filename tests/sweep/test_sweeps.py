@@ -186,6 +186,40 @@ def test_interrupted_it_says_so_and_leaves_nothing_running(folder):
     assert small.gone(folder)
 
 
+# Python calls a finalizer wherever it likes, and drops what is raised there.
+IN_A_FINALIZER = """
+import os, signal
+from grokutils.book.rerun import progress
+from grokutils.book.rerun.cli import app
+
+class Interrupt:
+    def __del__(self):
+        os.kill(os.getpid(), signal.SIGINT)
+        for _ in range(1000):
+            pass
+
+finished = progress.Json.finished
+
+def interrupted(self, case, result):
+    finished(self, case, result)
+    Interrupt()
+
+progress.Json.finished = interrupted
+app()
+"""
+
+
+def test_an_interrupt_that_python_drops_ends_it_nevertheless(folder):
+    process = small.start(
+        "sweep", "small.ipynb", "-p", "do=add,wait", "-o", "out", "--json", folder=folder, code=IN_A_FINALIZER
+    )
+    code, said, err = small.finish(process)
+    assert "Exception ignored" in err
+    assert code == 130, err
+    assert json.loads(said.splitlines()[-1])["stopped"] == "interrupted"
+    assert small.gone(folder)
+
+
 def test_a_disk_that_fills_up_leaves_what_was_there(tmp_path, monkeypatch):
     store = Store(tmp_path / "out")
     store.prepare("small")

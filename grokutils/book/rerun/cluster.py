@@ -167,11 +167,19 @@ class Pulse:
 
 
 def run(
-    client: Client, store: Store, notebook: dict, cases: list[Case], limits: Limits, watch, lacks=None
+    client: Client,
+    store: Store,
+    notebook: dict,
+    cases: list[Case],
+    limits: Limits,
+    watch,
+    lacks=None,
+    interrupted=lambda: False,
 ) -> None:
     """Run ``cases``, each kept as soon as it is finished; ``watch`` is told all that happens.
 
-    ``lacks`` says of a case whether it is still to be run (by default: unless it is finished).
+    ``lacks`` says of a case whether it is still to be run (by default: unless it is finished), ``interrupted``
+    whether the command was asked to end.
 
     Raises
     ------
@@ -238,6 +246,8 @@ def run(
 
     try:
         while waiting or running:
+            if interrupted():
+                raise KeyboardInterrupt
             if client.status != "running":
                 raise SchedulerLost("the scheduler was lost")
             pulse.look()

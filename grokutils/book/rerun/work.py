@@ -7,6 +7,7 @@ import json
 import signal
 import statistics
 import sys
+import threading
 from dataclasses import dataclass
 
 import typer
@@ -101,13 +102,13 @@ def work(asked: Asked) -> None:
             }
             show([f"{kind.label(i)}: {why}" for i, why in reasons.items()])
     stopped = ""
-    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    interrupted = _interruptible()
     try:
         if missing:
             store.room()
         note(asked)
         if missing:
-            _run(asked, missing, kind)
+            _run(asked, missing, kind, interrupted)
     except KeyboardInterrupt:
         stopped, code = "interrupted", INTERRUPTED
     except (DiskFull, ConnectionError) as error:
@@ -117,13 +118,26 @@ def work(asked: Asked) -> None:
         raise typer.Exit(code if stopped else 1)
 
 
+def _interruptible() -> threading.Event:
+    """Let Ctrl-C and SIGTERM raise KeyboardInterrupt, and set the event: Python drops what is raised in a finalizer."""
+    asked = threading.Event()
+
+    def interrupt(*_) -> None:
+        asked.set()
+        raise KeyboardInterrupt
+
+    for each in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(each, interrupt)
+    return asked
+
+
 def _plan(asked: Asked, missing: list) -> None:
     whole = len(asked.cases)
     done = f"{whole - len(missing)} finished, {len(missing)} to run"
     typer.echo(f"{asked.chapter.name}: {counted(whole)}, {done}")
 
 
-def _run(asked: Asked, missing: list, kind) -> None:
+def _run(asked: Asked, missing: list, kind, interrupted: threading.Event) -> None:
     from . import cluster, page
 
     page.assets(asked.store.folder)
@@ -137,7 +151,7 @@ def _run(asked: Asked, missing: list, kind) -> None:
     with cluster.connected(asked.scheduler, workers, asked.retries) as client, kind:
         if sys.stderr.isatty() and client.dashboard_link and not asked.as_json:
             kind.note(f"dashboard: {client.dashboard_link}")
-        cluster.run(client, asked.store, notebook, missing, limits, kind, asked.lacks)
+        cluster.run(client, asked.store, notebook, missing, limits, kind, asked.lacks, interrupted.is_set)
 
 
 def _end(kind, asked: Asked, stopped: str) -> None:
