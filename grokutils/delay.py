@@ -35,13 +35,14 @@ LEVEL = 0.05  # relative change of a time that goes with one of 2 % of the loss,
 LARGE_LOSS = 0.02  # training loss relative to that of the output 0, above which a run is not near Z
 SINGULAR = 1e-4  # σ_min of J, below which the limit λ → 0 is hardly defined
 CHECKED_OUTPUTS = 1500  # nm up to which σ_min is looked at
-# Half the width of the interval of a predicted step, relative, besides what the integration adds. Set on the runs of
-# grokutils/data/design_calibration.nc, which test nothing: at least the 95 % quantile of the error over all runs and clocks.
+# Half the width of the interval of a predicted step, relative, besides what the integration adds. For smooth networks it grows with the length of
+# a step on the flow's fastest scale, lr·sharpness/(1 − momentum), which this multiplies; with kinks that is not what errs most. Set as
+# grokutils.experiments.design.spreads says: at least the 95 % quantile of the error over runs and clocks that test nothing.
 SPREAD = {
     ("smooth", "memorization"): 0.002,
-    ("smooth", "init"): 0.008,
-    ("kinks", "memorization"): 0.15,
-    ("kinks", "init"): 0.45,
+    ("smooth", "init"): 0.025,
+    ("kinks", "memorization"): 0.08,
+    ("kinks", "init"): 0.35,
 }
 EIGENVALUES = 15  # Cholesky factors of K in whose time its eigenvalues are found
 POWERS = 60  # products that estimate the first sharpness of a flow
@@ -287,12 +288,27 @@ def predict_delay(
             return result({})
     path = path.assign_coords(tau=path.tau + pace * at)
     times = dict(zip(path.event.values.tolist(), (path.event_tau + pace * at).values.tolist(), strict=True))
-    kind = "smooth" if model.smooth else "kinks"
-    spread = SPREAD[kind, "init" if start == "init" else "memorization"]
+    highest = scaled * float(path.sharpness.max())
+    spread = half_width(model.smooth, start == "init", highest, momentum)
     struck = {event.name: _clock(times[event.name], path, pace, at, spread) for event in clocks}
-    notes += _doubts(model, task, loss, theta, path, times, struck, events[len(clocks)].name, at, scaled)
+    notes += _doubts(model, task, loss, theta, path, times, struck, events[len(clocks)].name, at, highest)
     memorized = at if start == "memorization" else times["memorized"] / pace
-    return result(struck, memorized, path, scaled * float(path.sharpness.max()))
+    return result(struck, memorized, path, highest)
+
+
+def half_width(smooth: bool, from_start: bool, sharpness: float, momentum: float) -> float:
+    """Half the width of a step's interval, relative, besides what the integration adds.
+
+    Parameters
+    ----------
+    smooth : whether the activation is.
+    from_start : whether the flow begins at the initial weights.
+    sharpness : learning rate times sharpness over 1 + momentum, at most on the way.
+    momentum : of gradient descent, β.
+    """
+    length = sharpness * (1 + momentum) / (1 - momentum)
+    kind, start = "smooth" if smooth else "kinks", "init" if from_start else "memorization"
+    return SPREAD[kind, start] * (length if smooth else 1.0)
 
 
 def _clocks(model, task: Task, loss: Loss, falls, shares) -> list[flow.Event]:
@@ -353,10 +369,9 @@ def _clock(tau: float, path: xr.Dataset, pace: float, at: int, spread: float) ->
     return Clock(step, 0.0 if early else max(step - half, at), step + half, tau)
 
 
-def _doubts(model, task, loss, theta, path, times, struck, almost: str, at: int, scaled: float) -> list[str]:
+def _doubts(model, task, loss, theta, path, times, struck, almost: str, at: int, highest: float) -> list[str]:
     """Assumptions that did not hold."""
     notes = []
-    highest = scaled * float(path.sharpness.max())
     if highest >= EDGE:
         notes.append(
             f"lr reaches {highest / EDGE:.2g} times its stability limit on the way (edge of stability): gradient descent "

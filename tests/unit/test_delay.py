@@ -64,7 +64,7 @@ def test_both_clocks_are_predicted_at_several_thresholds(made, run):
 def test_interval_holds_the_spread_of_its_kind_and_what_integration_adds(made):
     clock = made.clocks["loss 0.5"]
     slip = abs(float(np.interp(clock.tau, made.flow.tau, made.flow.slip))) / made.pace
-    half = slip + delay.SPREAD["smooth", "memorization"] * clock.step + 1
+    half = slip + delay.SPREAD["smooth", "memorization"] * made.sharpness[1] * clock.step + 1
     assert slip > 0
     assert clock.high - clock.step == pytest.approx(half)
     assert made.error == pytest.approx(0.5 * (clock.high - max(clock.step - half, made.start)))
@@ -162,7 +162,17 @@ def test_intervals_are_wide_from_the_start_and_with_kinks(activation, kind):
     made = briefly(models.two_layer(5, 20, 5, activation), loss_thresholds=(0.99,), accuracy_thresholds=())
     clock = made.clocks["loss 0.99"]
     slip = abs(float(np.interp(clock.tau, made.flow.tau, made.flow.slip))) / made.pace
-    assert clock.high - clock.step == pytest.approx(slip + delay.SPREAD[kind, "init"] * clock.step + 1)
+    length = made.sharpness[1] if kind == "smooth" else 1.0
+    assert clock.high - clock.step == pytest.approx(
+        slip + delay.SPREAD[kind, "init"] * length * clock.step + 1
+    )
+
+
+def test_intervals_of_smooth_networks_grow_with_momentum():
+    assert delay.half_width(True, True, 0.5, 0.9) == pytest.approx(
+        19 * delay.half_width(True, True, 0.5, 0.0)
+    )
+    assert delay.half_width(False, True, 0.5, 0.9) == delay.half_width(False, True, 0.9, 0.0)
 
 
 def test_crossing_is_read_between_records():

@@ -165,10 +165,13 @@ def test_history_has_each_prediction_before_its_training(tmp_path, ran):
     assert seen, "trainings are in the history"
 
 
-def test_intervals_are_set_by_the_other_draw():
-    found = experiment.spreads(experiment.others(records.load(experiment.PATHS["calibrate"])))
-    for which, spread in found.items():
-        assert spread <= delay.SPREAD[which] <= 2 * spread + 0.002
+def test_intervals_are_set_by_the_other_draw_and_the_runs_that_were_known(told, ran):
+    other = experiment.others(records.load(experiment.PATHS["calibrate"]))
+    runs = experiment.scores(told, ran)
+    assert runs.known.sum() == 84
+    known = pd.concat([other, runs[runs.known]], ignore_index=True)
+    for which, spread in experiment.spreads(known).items():
+        assert spread <= delay.SPREAD[which] <= 2 * spread + 0.001
 
 
 # What the rules compare
@@ -213,7 +216,9 @@ def judged(told, ran):
 
     def judge(**columns) -> dict:
         runs = real[real.waits].sample(40, replace=True, random_state=0).reset_index(drop=True)
-        runs = runs.assign(**{"groks": True, "kind": ["smooth", "relu"] * 20, "failed": False, **columns})
+        runs = runs.assign(
+            **{"groks": True, "kind": ["smooth", "relu"] * 20, "known": False, "failed": False, **columns}
+        )
         return experiment.verdicts(runs, experiment.rivals(runs, others), theory, check)
 
     return judge
