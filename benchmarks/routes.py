@@ -24,14 +24,15 @@ SIZES = ((13, 96), (19, 192))  # (p, width), width above the number of training 
 ACTIVATION = "quadratic"  # at these sizes ReLU's joint flow and training end below 99 %
 FRACTION = 0.8
 EULER = 5000  # steps of 1e-3, and evaluations by the others, after which a route is given up
-SMALL = {"sizes": ((5, 24),)}
-LAM, STEPS = 0.05, 100_000  # training's λ, and its steps on the mean squared error
+LAM, CHUNK, STEPS = 0.05, 5000, 100_000  # training's λ, and its steps: between looks, at most
+SMALL = {"sizes": ((5, 24),), "steps": CHUNK}
 
 
 class Problem:
     """A task, its start, and eq. 20 that stops by itself once 99 % are right."""
 
-    def __init__(self, p: int, width: int):
+    def __init__(self, p: int, width: int, steps: int):
+        self.steps = steps  # of training, at most
         self.task = tasks.modular(p, train_fraction=FRACTION, seed=0)
         generator = torch.Generator().manual_seed(0)
         self.E0 = torch.randn(p, width, generator=generator, dtype=torch.float64) * p**-0.5
@@ -107,15 +108,15 @@ def joint_flow(problem: Problem) -> bool:
 
 
 def train(problem: Problem) -> bool:
-    """Gradient descent, looked at every 5000 steps of at most STEPS; the time is that of the whole search."""
-    theta, chunk = start(problem), 5000
+    """Gradient descent, looked at every CHUNK steps; the time is that of the whole search."""
+    theta = start(problem)
     lr, decay = (problem.E0.shape[0] / 13) ** 2, 2 * LAM / problem.task.Y_train.numel()
-    for _ in range(STEPS // chunk):
+    for _ in range(problem.steps // CHUNK):
         run = training.train(
-            problem.model, problem.task, chunk, theta0=theta, lr=lr, weight_decay=decay,
-            record_at=[0, chunk],
+            problem.model, problem.task, CHUNK, theta0=theta, lr=lr, weight_decay=decay,
+            record_at=[0, CHUNK],
         )  # fmt: skip
-        problem.count += chunk
+        problem.count += CHUNK
         theta = torch.from_numpy(run.theta_end.values[0])
         if float(run.test_accuracy.isel(step=-1).max()) >= 0.99:
             return True
@@ -132,25 +133,25 @@ ROUTES = {
 UNITS = {"joint flow": "products with K", "training": "steps"}
 
 
-def measured(name: str, p: int, width: int) -> tuple[bool, float, int, float]:
+def measured(name: str, p: int, width: int, steps: int) -> tuple[bool, float, int, float]:
     """Whether it got there, seconds, evaluations, MB that the process took at most, torch included."""
     torch.set_num_threads(1)
-    problem = Problem(p, width)
+    problem = Problem(p, width, steps)
     began = time.perf_counter()
     reached = ROUTES[name](problem)
     took = time.perf_counter() - began
     return reached, took, problem.count, _record.peak_memory()
 
 
-def main(sizes=SIZES) -> list[dict]:
-    """The rows, printed as they come; growth is over the smaller size."""
+def main(sizes=SIZES, steps=STEPS) -> list[dict]:
+    """The rows, printed as they come; growth is over the smaller size, training takes ``steps`` at most."""
     rows, before = [], {}
     for p, width in sizes:
         took = {}
         for name in reversed(ROUTES):  # Euler first: the others are measured against it
             fresh = ProcessPoolExecutor(1, multiprocessing.get_context("spawn"))
             with fresh as pool:
-                reached, seconds, count, memory = pool.submit(measured, name, p, width).result()
+                reached, seconds, count, memory = pool.submit(measured, name, p, width, steps).result()
             took[name] = seconds if reached else np.nan
             grown = f"; {seconds / before[name]:.1f} × the smaller p" if name in before else ""
             got = "" if reached else "99 % not reached; "
