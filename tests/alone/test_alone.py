@@ -1,4 +1,4 @@
-"""Every chapter runs alone in an empty folder, as in Colab, from its stand-alone notebook: nothing there changes.
+"""Every chapter runs alone in an empty folder, as in Colab, with other parameters, from its stand-alone notebook: nothing there changes.
 
 The flagship runs both ways where almost nothing is installed: with grokutils from its address, and stand-alone.
 """
@@ -16,8 +16,8 @@ import nbformat
 import papermill
 import pytest
 from alone import environments
+from alone.small import SMALL
 from papermill.exceptions import PapermillExecutionError
-from rerun.small import SMALL
 
 from grokutils.book import standalone
 from grokutils.book.address import PLACEHOLDER
@@ -72,7 +72,7 @@ def run(tmp_path, monkeypatch):
             papermill.execute_notebook(
                 os.fspath(source / f"{page}.ipynb"),
                 os.fspath(result),
-                SMALL.get(page),
+                SMALL[page],
                 kernel_name=name,
                 language="python",
                 cwd=os.fspath(folder),
@@ -125,6 +125,11 @@ def test_installing_from_the_address_adds_grokutils_alone_to_what_colab_has(repo
         environments.remove(environment)
     assert set(after) - set(before) == {"grokutils"}
     assert {name: after[name] for name in before} == before
+
+
+def test_every_chapter_has_other_parameters_and_nothing_else_has():
+    assert set(SMALL) == set(chapters.chapters()), "give the chapter small parameters in tests/alone/small.py"
+    assert all(SMALL.values())
 
 
 @pytest.mark.parametrize("page", chapters.chapters())

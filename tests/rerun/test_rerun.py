@@ -1,4 +1,4 @@
-"""Every chapter runs with other parameters, and refuses wrong ones at once, in words."""
+"""Every chapter says which parameters it takes, and refuses wrong ones at once, in words. (That it runs with other ones: tests/alone.)"""
 
 from __future__ import annotations
 
@@ -13,7 +13,6 @@ import pytest
 from click.testing import CliRunner
 from papermill.cli import papermill as command
 from papermill.exceptions import PapermillExecutionError
-from rerun.small import SMALL
 
 from grokutils import parameters
 
@@ -65,18 +64,6 @@ def outside(parameter: parameters.Parameter):
     else:
         return None
     return [value] if parameter.type == "list" else value
-
-
-@every_chapter
-def test_runs_through_with_small_parameters(page, tmp_path):
-    assert page in SMALL, "give the chapter small parameters in tests/rerun/small.py"
-    assert SMALL[page], "other parameters than the defaults"
-    notebook, error = run(page, SMALL[page], tmp_path)
-    assert error is None, error
-    cells = [cell for cell in notebook.cells if cell.cell_type == "code"]
-    assert [o.text for o in chapters.outputs(cells) if o.get("name") == "stderr"] == []
-    names = [claim["name"] for claim in chapters.claims(cells)]
-    assert names == [claim["name"] for claim in chapters.claims(chapters.code(page))]
 
 
 # What chapters differ in is where they call the check, not what it finds: one of them tries every fault.
@@ -131,7 +118,3 @@ def test_papermill_lists_every_parameter_with_type_default_and_range(page):
         assert kind == parameter.type
         assert ast.literal_eval(default) == parameter.default
         assert f"{parameter.allowed}. {parameter.meaning}".strip(". ") in " ".join(blocks[name].split())
-
-
-def test_no_entry_without_a_chapter():
-    assert [page for page in SMALL if not (chapters.ROOT / f"{page}.ipynb").exists()] == []
