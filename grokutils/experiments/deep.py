@@ -327,11 +327,12 @@ def stored() -> tuple[xr.Dataset, xr.Dataset]:
 
 def scores(told: xr.Dataset, ran: xr.Dataset) -> pd.DataFrame:
     """One row a run: its case, ``lam``, predicted and measured steps, errors (predicted ÷ measured − 1), ``groks``, ``failed``,
-    ``failed_init``.
+    ``failed_init``, ``held_out`` (samples).
 
     ``failed``: trained, and only one of run and prediction (from memorization, or from the initial weights) generalizes. ``chained``: the training names this very prediction.
     """
     runs = pd.DataFrame({name: told[name].values for name in told.coords})
+    runs["held_out"] = [len(setting(case)[1].X_test) for case in runs.to_dict("records")]
     for name in (
         "step",
         "step_init",
