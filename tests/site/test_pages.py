@@ -151,7 +151,7 @@ SLOWEST_EQUATION = 1.5 / 0.19
 TRIES = (
     3  # of each page, the least counts; a page that seems slow has LAST, for other work may have slowed it
 )
-LAST = 10
+LAST = 6
 WATCH = """
   window.firstEquation = null;
   new MutationObserver(() => { if (firstEquation === null && document.querySelector('mjx-container')) firstEquation = performance.now(); })
