@@ -1,4 +1,4 @@
-"""Run every benchmark of this folder and keep the record, or only show those that are named."""
+"""Run every benchmark of this folder and keep the record; of those that are named only show it, or renew their part of it."""
 
 from __future__ import annotations
 
@@ -22,16 +22,23 @@ def main(arguments: list[str] | None = None) -> None:
         action="store_true",
         help="at the smallest sizes, to see that they run; nothing is recorded",
     )
+    parser.add_argument(
+        "--renew",
+        action="store_true",
+        help="put what the named ones find in the place of their old part of the record, made on this machine with these versions",
+    )
     given = parser.parse_args(arguments)
     if unknown := sorted(set(given.names) - set(NAMES)):
         parser.error(f"no benchmark {', '.join(unknown)}: choose among {', '.join(NAMES)}")
+    kept = _record.others(given.names) if given.renew and given.names else []
     rows = []
     for name in given.names or NAMES:
         print(f"== {name}", flush=True)
         benchmark = importlib.import_module(f"benchmarks.{name}")
-        rows += benchmark.main(**(benchmark.SMALL if given.small else {}))
-    if not given.names and not given.small:
-        _record.write(rows)
+        found = benchmark.main(**(benchmark.SMALL if given.small else {}))
+        rows += [{**row, "of": name} for row in found]
+    if (given.renew or not given.names) and not given.small:
+        _record.write(sorted(kept + rows, key=lambda row: row["of"]))
         print(f"recorded in {_record.PATH}")
 
 

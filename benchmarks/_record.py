@@ -7,6 +7,7 @@ import json
 import os
 import platform
 import resource
+import sys
 from importlib.metadata import version
 from pathlib import Path
 
@@ -47,14 +48,27 @@ def peak_memory() -> float:
         return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
 
 
+def origin() -> dict:
+    """Machine and versions."""
+    return {
+        "machine": f"{processor()}, {os.cpu_count()} cores",
+        "versions": {"python": platform.python_version(), **{name: version(name) for name in PACKAGES}},
+    }
+
+
+def others(names: list[str], path: Path = PATH) -> list[dict]:
+    """What the record holds of other benchmarks; SystemExit where it comes from elsewhere, since one table has one machine."""
+    record = json.loads(path.read_text(encoding="utf-8"))
+    if any(record[key] != value for key, value in origin().items()):
+        sys.exit(
+            "the record was made on another machine or with other versions: run all benchmarks, without --renew"
+        )
+    return [row for row in record["rows"] if row["of"] not in names]
+
+
 def write(rows: list[dict], path: Path = PATH) -> None:
     """Put the record in its place, whole or not at all."""
-    record = {
-        "machine": f"{processor()}, {os.cpu_count()} cores",
-        "date": datetime.datetime.now(datetime.UTC).date().isoformat(),
-        "versions": {"python": platform.python_version(), **{name: version(name) for name in PACKAGES}},
-        "rows": rows,
-    }
+    record = {**origin(), "date": datetime.datetime.now(datetime.UTC).date().isoformat(), "rows": rows}
     scratch = path.with_suffix(".part")
     scratch.write_text(json.dumps(record, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
     os.replace(scratch, path)

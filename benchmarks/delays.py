@@ -1,8 +1,4 @@
-"""Predicting a delay against training through it, and against what the same prediction took at commit 41983fc.
-
-The old times are numbers, taken on one thread of another machine whose speed was not noted: they stand beside the new ones, and
-no ratio is made of them.
-"""
+"""Predicting a delay against training through it."""
 
 from __future__ import annotations
 
@@ -15,10 +11,7 @@ from threadpoolctl import threadpool_limits
 from benchmarks import _record
 from grokutils import delay, models, tasks, training
 
-CASES = (  # activation, width, share to train on, processor seconds of predict_delay at 41983fc
-    ("gelu", 96, 0.8, 1.51),
-    ("relu", 64, 0.9, 19.9),
-)
+CASES = (("gelu", 96, 0.8), ("relu", 64, 0.9))  # activation, width, share to train on
 P, LR, W = 11, 2.0, 1e-4
 SMALL = {"cases": CASES[:1]}
 
@@ -31,7 +24,7 @@ def timed(call):
 
 def rows(cases) -> Iterator[dict]:
     """Both starts of a prediction, for each case."""
-    for activation, width, share, old in cases:
+    for activation, width, share in cases:
         task, model = (
             tasks.modular(P, train_fraction=share, seed=0),
             models.two_layer(P, width, P, activation),
@@ -45,7 +38,7 @@ def rows(cases) -> Iterator[dict]:
             yield _record.row(
                 "Predicting a delay (CPU time)", f"from {start}", took, "s", against="training through it",
                 ratio=whole / took, size=size,
-                note=f"predicted step {steps}; {old:g} s from memorization at commit 41983fc, on a machine of a speed not known",
+                note=f"predicted step {steps}",
             )  # fmt: skip
 
 

@@ -60,12 +60,17 @@ def measured(p: int, width: int, limit: float) -> dict:
     }
 
 
+def alone(p: int, width: int, limit: float) -> dict:
+    """:func:`measured` in a process of its own, whose memory is its own."""
+    with ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as fresh:
+        return fresh.submit(measured, p, width, limit).result()
+
+
 def main(sizes=SIZES, limit: float = LIMIT) -> list[dict]:
     """The rows, printed as they come; growth is over the size before."""
     rows, before = [], None
     for p, width in sizes:
-        with ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as fresh:
-            got = fresh.submit(measured, p, width, limit).result()
+        got = alone(p, width, limit)
         each = got["seconds"] / max(got["products"], 1)
         grown = (
             f"; a product takes {each / before[0]:.1f} × that of the smaller p, predicted {got['work'] / before[1]:.1f}"

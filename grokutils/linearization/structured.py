@@ -19,6 +19,8 @@ from .base import Linearization, syrk
 from .inputs import Inputs
 from .kinks import SPRING, Sides
 
+FEW = 1e9  # multiplications, n²·width, below which HHᵀ is formed at once
+
 
 class Structured(Linearization):
     """F, J and K of a two-layer network at ``theta`` (d,) on inputs ``X`` (n, d_in).
@@ -47,6 +49,7 @@ class Structured(Linearization):
         self._hold(pinned, spring)
         self.outputs = self.H @ self.W
         self._HH: Tensor | None = None
+        self._products = 0
         self._scratch: tuple[Tensor, Tensor] | None = None
 
     @classmethod
@@ -99,7 +102,15 @@ class Structured(Linearization):
         return v
 
     def product(self, u: Tensor) -> Tensor:
-        return self._push(self._release(self._pull(u))).add_((u.mT @ self.sample_gram()).mT)
+        return self._push(self._release(self._pull(u))).add_(self._by_readout(u))
+
+    def _by_readout(self, u: Tensor) -> Tensor:
+        """HHᵀu, (n, m): by HHᵀ where that is there, or is worth its n²·width by the products so far, each 2·n·width·m without it."""
+        (n, width), m = self.H.shape, u.shape[1]
+        self._products += 1
+        if self._HH is None and n**2 * width > FEW and 2 * m * self._products < n:
+            return ((u.mT @ self.H) @ self.H.mT).mT
+        return (u.mT @ self.sample_gram()).mT
 
     def jacobian(self) -> Tensor:
         n, m = self.outputs.shape

@@ -712,3 +712,15 @@ def test_bad_arguments_are_named(change, message):
     good = {"model": MODELS["relu"](), "theta": gaussian(35), "X": gaussian(5, 3)}
     with pytest.raises(ValueError, match=message):
         linearize(**{**good, **change})
+
+
+def test_the_readout_s_product_is_formed_once_it_pays_and_agrees(monkeypatch):
+    monkeypatch.setattr(linearization.structured, "FEW", 0.0)
+    model, X, U = models.two_layer(4, 9, 2, "gelu"), gaussian(20, 4), gaussian(20, 2, seed=1)
+    lin = linearize(model, gaussian(model.d), X)
+    products = []
+    for count in range(1, 8):  # formed when 2·m·count reaches n
+        products.append(lin.product(U))
+        assert (lin._HH is None) == (4 * count < 20)
+    whole = (lin.gram() @ U.flatten()).view_as(U)
+    assert all(torch.allclose(product, whole, rtol=1e-12, atol=1e-12) for product in products)

@@ -11,6 +11,7 @@ import torch
 from grokutils import records
 from grokutils.experiments import price as experiment
 from grokutils.experiments.running import run
+from grokutils.models import two_layer
 from grokutils.price import (
     PAIR,
     accuracy,
@@ -114,6 +115,20 @@ def test_tables(rule):
     if rule == "a − b":
         assert all((a - (b - 5)) % 5 == int(c.argmax()) for (a, b), c in zip(pairs, Y, strict=True))
     assert experiment.sizes(case, len(X))[-1] == len(X)
+
+
+def test_descents_are_trained_on_the_first_pairs_of_their_orders():
+    n, orders = 9, (20, 21)
+    runs = experiment.descend("quadratic", 5, n, orders, tau_end=0.2)
+    assert runs.sizes["run"] == len(orders)
+    lam = float(runs.weight_decay[0]) * n * 5 / 2
+    assert lam == pytest.approx(0.032)
+    assert float(runs.tau[0, -1]) == pytest.approx(0.2, rel=0.01)
+    for at, order in enumerate(orders):
+        X, Y, _ = experiment.table(experiment.Case(5, "quadratic", "a + b", order))
+        net, theta = two_layer(5, 2 * n, 5, "quadratic"), torch.from_numpy(runs.theta_end.values[at])
+        loss = float((net(theta, X[:n]) - Y[:n]).square().mean())
+        assert loss == pytest.approx(float(runs.train_loss[at, -1]))
 
 
 def test_last_crossing_is_linear_between_sizes_and_the_last_one():
