@@ -2,7 +2,8 @@
 
 ``python -m grokutils.experiments deep predict`` and ``… deep train``; either is saved after every case and goes on where it stopped.
 A prediction sees a run up to memorization, or its initial weights only. Each training carries the hash of the prediction that it
-tests. A run whose flow does not generalize by :data:`TAU_END` is not trained, and stays as a row.
+tests. A run whose flow does not generalize by :data:`TAU_END` is not trained, and stays as a row. ``… deep after`` is what was asked
+when all results had been seen: the isolated dynamics again, integrated a hundred times more finely.
 """
 
 from __future__ import annotations
@@ -24,7 +25,11 @@ from ..tasks import Task
 from . import chain
 
 DATA = Path(str(files("grokutils") / "data"))
-PATHS = {"predict": DATA / "deep_predictions.nc", "train": DATA / "deep_trainings.nc"}
+PATHS = {
+    "predict": DATA / "deep_predictions.nc",
+    "train": DATA / "deep_trainings.nc",
+    "after": DATA / "deep_afterwards.nc",
+}
 
 # Written before the first prediction, for seeds that nothing had used (timing runs: seeds 0 and 1).
 RULES = {
@@ -254,6 +259,27 @@ def isolated_time(
     return np.nan
 
 
+def asked_after() -> list[dict]:
+    """Cases of :func:`afterwards`: those in which a layer is eliminated."""
+    return [case for case in cases() if case["isolate"]]
+
+
+def afterwards(case: dict, rtol: float = 1e-4) -> dict:
+    """What :func:`predicted` says of the isolated dynamics, integrated more finely."""
+    model, task = setting(case)
+    began = time.process_time()
+    made = delay.predict_delay(model, task, accuracy_thresholds=(), **settings(case), tau_end=TAU_END)
+    row = dict.fromkeys(("joint", "isolated", "isolated_metric"), np.nan)
+    if np.isfinite(made.step):
+        row["joint"] = made.tau - made.pace * made.start
+        lam = losses.lam(case["loss"], task.Y_train, case["w"])
+        for name, counted in (("isolated", False), ("isolated_metric", True)):
+            row[name] = isolated_time(
+                model, made.theta, task, lam, counted, tau_end=3 * row["joint"], rtol=rtol
+            )
+    return {**row, "seconds": time.process_time() - began}
+
+
 # Trainings ---------------------------------------------------------------------------------------------------------
 
 
@@ -316,13 +342,21 @@ def representation(E: Tensor) -> dict[str, float]:
 
 
 def main(what: str, listed: list[dict] | None = None, paths: dict | None = None) -> None:
-    """Make one of the two files, or what is left of it: ``what`` is "predict" or "train"."""
-    chain.main(what, cases() if listed is None else listed, paths or PATHS, predicted, trained)
+    """Make one of the files, or what is left of it: ``what`` is "predict", "train" or "after"."""
+    if listed is None:
+        listed = asked_after() if what == "after" else cases()
+    chain.main(what, listed, paths or PATHS, afterwards if what == "after" else predicted, trained)
 
 
 def stored() -> tuple[xr.Dataset, xr.Dataset]:
     """The predictions and the trainings that the package holds."""
     return records.load(PATHS["predict"]), records.load(PATHS["train"])
+
+
+def stored_after() -> pd.DataFrame:
+    """One row a case of :func:`asked_after`: the case, and what :func:`afterwards` found."""
+    found = records.load(PATHS["after"])
+    return pd.DataFrame({name: found[name].values for name in (*found.coords, *found.data_vars)})
 
 
 def scores(told: xr.Dataset, ran: xr.Dataset) -> pd.DataFrame:

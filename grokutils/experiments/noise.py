@@ -1,7 +1,8 @@
 """Chapter 15: minibatches, label noise and AdamW. Predictions first, then the runs that test them.
 
 ``python -m grokutils.experiments noise predict`` and ``… noise train``; either is saved after every case and goes on where it stopped.
-A prediction sees a run up to memorization. Each training carries the hash of the prediction that it tests.
+A prediction sees a run up to memorization. Each training carries the hash of the prediction that it tests. ``… noise after`` is what
+was asked when all runs had been seen: it tests nothing, and decides nothing.
 """
 
 from __future__ import annotations
@@ -26,7 +27,11 @@ from ..tasks import Task
 from . import chain
 
 DATA = Path(str(files("grokutils") / "data"))
-PATHS = {"predict": DATA / "noise_predictions.nc", "train": DATA / "noise_trainings.nc"}
+PATHS = {
+    "predict": DATA / "noise_predictions.nc",
+    "train": DATA / "noise_trainings.nc",
+    "after": DATA / "noise_afterwards.nc",
+}
 
 # Written before the first prediction, for seeds that nothing had used.
 RULES = {
@@ -59,6 +64,7 @@ ENOUGH = 0.4  # of the output 0's held-out loss: a run that is below has general
 RECORDS = 1200
 WINDOW = 25  # records over which weights are averaged before a noisy run's clock is read
 LAWS = ("plain", "frozen", "moving", "forced", "whole")
+AFTER_LAWS = ("pushed", "frozen_pushed")  # Euclid's metric, or √v frozen, each with the noise's force in it
 
 
 def cases() -> list[dict]:
@@ -177,23 +183,20 @@ def _told(items: tuple) -> dict:
         strength = case["lr"] * case["noise"] ** 2 / (case["w"] * count**2)
         row["strength"] = strength
         for name, extra in laws(case, network, task, theta, averages, strength).items():
-            try:
-                path = flow.follow(
-                    network,
-                    theta,
-                    task,
-                    lam=lam,
-                    tau_end=TAU_END[case["kind"]],
-                    seconds=LONGEST,
-                    tolerance=3e-4,
-                    until=0.5,
-                    **extra,
-                )
-            except StoppedError:
-                continue
-            row[name] = pace * step + float(path.event_tau[0])
+            row[name] = pace * step + halving(case, network, task, theta, lam, extra)
     row["seconds"] = time.process_time() - began
     return row
+
+
+def halving(case: dict, network, task: Task, theta: Tensor, lam: float, extra: dict) -> float:
+    """τ from memorization at which one law has the held-out loss halved; NaN where it says never, or cannot be followed."""
+    try:
+        path = flow.follow(
+            network, theta, task, lam=lam, tau_end=TAU_END[case["kind"]], seconds=LONGEST, tolerance=3e-4, until=0.5, **extra
+        )  # fmt: skip
+    except StoppedError:
+        return np.nan
+    return float(path.event_tau[0])
 
 
 def laws(case: dict, network, task: Task, theta: Tensor, averages: dict, strength: float) -> dict[str, dict]:
@@ -221,29 +224,65 @@ def laws(case: dict, network, task: Task, theta: Tensor, averages: dict, strengt
 
 
 class Even:
-    """Euclid's metric at Adam's scale: every weight has the mean of √v at memorization as its inertia.
+    """Euclid's metric at Adam's scale: every weight has the mean of √v at memorization as its inertia. The noise pushes if it does in ``adam``.
 
     Without that scale the decay of AdamW, a thousand times gradient descent's, would take the flow to 0.
     """
 
     def __init__(self, adam: flow.Adam, theta: Tensor):
-        self.decoupled, mean = adam.decoupled, adam.at(theta, 0.0).mean()
-        self.held = mean.expand(theta.shape)
+        self.adam, self.decoupled = adam, adam.decoupled
+        self.held = adam.at(theta, 0.0).mean().expand(theta.shape)
 
     def at(self, theta: Tensor, tau: float) -> Tensor:
         """(d,), all entries equal."""
         return self.held
 
     def force(self, theta: Tensor, inertia: Tensor) -> Tensor:
-        """None, (d,)."""
-        return torch.zeros_like(theta)
+        """Adam's at this inertia, (d,); 0 where ``adam`` has no push."""
+        return self.adam.force(theta, inertia)
 
     def passed(self, theta: Tensor, tau: float) -> None:
         """Nothing is remembered."""
 
 
-def trained(listed: list[dict], foretold: xr.Dataset) -> list[dict]:
-    """Rows of runs of one kind, side by side, each somewhat longer than the last law says or until it has generalized.
+def asked_after() -> list[dict]:
+    """Cases of :func:`afterwards`: those of Adam, and noise alone where its flow says never, whose runs ended at half of the flow's span."""
+    return [
+        case
+        for case in cases()
+        if (case["kind"] in ("adamw", "l2") and not case["perturbed"])
+        or (case["kind"] == "alone" and case["activation"] == "quadratic")
+    ]
+
+
+def afterwards(case: dict) -> dict:
+    """What was asked when all runs had been seen.
+
+    For Adam, τ of :data:`AFTER_LAWS` from the run's start; for noise alone ``tau`` and ``end`` of the same run over the whole span of its flow.
+    """
+    began = time.process_time()
+    row = dict.fromkeys((*AFTER_LAWS, "tau", "end"), np.nan)
+    network, task = setting(case)
+    step, theta, _ = begun(case)
+    pace = case["lr"] * case["w"]
+    if case["kind"] == "alone":
+        foretold = xr.Dataset({"memorized": ("run", [step]), "pace": ("run", [pace])})
+        span = round(step + TAU_END[case["kind"]] / pace)
+        run = trained([case], foretold, [span])[0]
+        row |= {name: run[name] for name in ("tau", "end")}
+    else:
+        count = task.Y_train.numel()
+        lam = losses.lam("squared_error", task.Y_train, case["w"])
+        common = {"noise": case["noise"], "outputs": count, "decoupled": case["kind"] == "adamw"}
+        common["push"] = case["lr"] * case["noise"] ** 2 / (case["w"] * count**2)
+        frozen = flow.Adam(network, task.X_train, frozen=theta, **common)
+        for name, inertia in zip(AFTER_LAWS, (Even(frozen, theta), frozen), strict=True):
+            row[name] = pace * step + halving(case, network, task, theta, lam, {"inertia": inertia})
+    return {**row, "seconds": time.process_time() - began}
+
+
+def trained(listed: list[dict], foretold: xr.Dataset, ends: list[int] | None = None) -> list[dict]:
+    """Rows of runs of one kind, side by side, each somewhat longer than the last law says, or up to its step in ``ends``, or until it has generalized.
 
     ``tau``: when the averaged weights have the held-out loss halved, ``raw``: when the weights themselves have; ``end``: the averaged weights'
     last held-out loss, relative to the output 0's.
@@ -257,7 +296,9 @@ def trained(listed: list[dict], foretold: xr.Dataset) -> list[dict]:
     late = np.array([case["kind"] in ("label", "alone", "after") for case in listed])
     offsets = np.where(late, first, 0)
     starts = [begun(case)[1] if late[i] else started(case, network) for i, case in enumerate(listed)]
-    steps = np.array([length(case, foretold.isel(run=i)) for i, case in enumerate(listed)])
+    if ends is None:
+        ends = [length(case, foretold.isel(run=i)) for i, case in enumerate(listed)]
+    steps = np.array(ends)
     chosen = {
         name: [options(case).get(name, 0.0) for case in listed]
         for name in ("lr", "weight_decay", "label_noise")
@@ -334,8 +375,10 @@ def halved(relative: np.ndarray, tau: np.ndarray) -> float:
 
 
 def main(what: str, listed: list[dict] | None = None, paths: dict | None = None) -> None:
-    """Make one of the two files, or what is left of it: ``what`` is "predict" or "train"."""
-    listed, paths = cases() if listed is None else listed, paths or PATHS
+    """Make one of the files, or what is left of it: ``what`` is "predict", "train" or "after"."""
+    if listed is None:
+        listed = asked_after() if what == "after" else cases()
+    paths = paths or PATHS
     train = predicted
     if what == "train":
         foretold = records.load(paths["predict"])
@@ -347,12 +390,18 @@ def main(what: str, listed: list[dict] | None = None, paths: dict | None = None)
         train = chain.together(
             listed, kinds, lambda same: trained([listed[i] for i in same], foretold.isel(run=same))
         )
-    chain.main(what, listed, paths, predicted, train)
+    chain.main(what, listed, paths, afterwards if what == "after" else predicted, train)
 
 
 def stored() -> tuple[xr.Dataset, xr.Dataset]:
     """The predictions and the trainings that the package holds."""
     return records.load(PATHS["predict"]), records.load(PATHS["train"])
+
+
+def stored_after() -> pd.DataFrame:
+    """One row a case of :func:`asked_after`: the case, and what :func:`afterwards` found."""
+    found = records.load(PATHS["after"])
+    return pd.DataFrame({name: found[name].values for name in (*found.coords, *found.data_vars)})
 
 
 def scores(told: xr.Dataset, ran: xr.Dataset) -> pd.DataFrame:

@@ -18,7 +18,7 @@ SMALL = {
 def test_predicts_then_trains_what_names_its_prediction(tmp_path, monkeypatch):
     torch.set_num_threads(1)
     monkeypatch.setattr(deep, "TAU_END", 0.5)
-    paths = {what: tmp_path / f"{what}.nc" for what in deep.PATHS}
+    paths = {what: tmp_path / f"{what}.nc" for what in ("predict", "train")}
     listed = [SMALL, {**SMALL, "seed": 1}]
     deep.main("predict", listed[:1], paths)
     first = records.load(paths["predict"])
@@ -98,3 +98,20 @@ def test_circles_and_lists_have_their_measures():
     assert isinstance(
         deep.setting({**SMALL, "family": "transformer", "width": 8, "activation": "gelu"})[0], models.Model
     )
+
+
+def test_afterwards_the_isolated_dynamics_is_followed_more_finely(tmp_path, monkeypatch):
+    torch.set_num_threads(1)
+    monkeypatch.setattr(deep, "TAU_END", 0.5)
+    case = {**deep.BASE, "p": 5, "width": 12, "fraction": 0.8, "w": 5e-3, "isolate": True, "seed": 3}
+    paths = {"after": tmp_path / "after.nc"}
+    deep.main("after", [case], paths)
+    assert set(records.load(paths["after"]).data_vars) >= {"joint", "isolated", "isolated_metric"}
+
+
+def test_stored_afterthoughts_are_of_the_stored_flows():
+    told, _ = deep.stored()
+    after = deep.stored_after()
+    assert len(after) == len(deep.asked_after())
+    stored = told.joint.values[told.isolate.values.astype(bool)]
+    assert np.allclose(after.joint, stored, rtol=1e-3, equal_nan=True)

@@ -27,7 +27,7 @@ def test_predicts_then_trains_what_names_its_prediction(kind, tmp_path, monkeypa
     monkeypatch.setattr(noise, "TAU_END", dict.fromkeys(noise.TAU_END, 0.3 if kind != "l2" else 0.01))
     monkeypatch.setattr(noise, "RECORDS", 60)
     monkeypatch.setattr(noise, "LONGEST", 10.0)
-    paths = {what: tmp_path / f"{what}.nc" for what in noise.PATHS}
+    paths = {what: tmp_path / f"{what}.nc" for what in ("predict", "train")}
     listed = [{**SMALL, "kind": kind, **KINDS[kind]}]
     noise.main("predict", listed, paths)
     noise.main("train", listed, paths)
@@ -79,3 +79,34 @@ def test_stored_records_hold_every_case_and_its_chain():
         assert {name: told[name].values[i].item() for name in told.coords} == noise.cases()[i]
     assert noise.scores(told, ran).chained.all()
     assert (told.when.values < ran.when.values).all()
+
+
+@pytest.mark.parametrize("kind", ["adamw", "alone"])
+def test_what_is_asked_after_all_runs_has_its_own_file(kind, tmp_path, monkeypatch):
+    torch.set_num_threads(1)
+    monkeypatch.setattr(noise, "TAU_END", dict.fromkeys(noise.TAU_END, 0.3))
+    monkeypatch.setattr(noise, "RECORDS", 60)
+    paths = {"after": tmp_path / "after.nc"}
+    noise.main("after", [{**SMALL, "kind": kind, **KINDS[kind]}], paths)
+    found = records.load(paths["after"])
+    assert np.isnan(found.end.values[0]) == (kind == "adamw")
+
+
+def test_euclids_metric_is_pushed_by_the_noise_only_where_it_is_asked_to_be():
+    network, task = noise.setting(SMALL)
+    theta, common = network.init(0), {"noise": 0.2, "outputs": task.Y_train.numel()}
+    calm, pushed = (
+        noise.Even(flow.Adam(network, task.X_train, push=push, **common), theta) for push in (0.0, 0.1)
+    )
+    inertia = pushed.at(theta, 0.0)
+    assert torch.equal(inertia, calm.at(theta, 0.0))
+    assert not calm.force(theta, inertia).any()
+    trace = flow.LabelNoise(network, task.X_train, 0.1, decay=0.0).gradient(theta)  # tr K's own force
+    assert torch.allclose(pushed.force(theta, inertia), -trace / inertia, rtol=1e-9)
+
+
+def test_stored_afterthoughts_are_of_the_stored_runs():
+    told, _ = noise.stored()
+    after = noise.stored_after()
+    assert len(after) == len(noise.asked_after()) == 18
+    assert set(after.seed) <= set(told.seed.values.tolist())
