@@ -4,7 +4,7 @@ import argparse
 
 import torch
 
-from . import causes, deep, design, digits, interventions, noise, price, sooner
+from . import causes, deep, design, digits, interventions, noise, price, quiet, sooner
 from .running import run
 
 WHOLE = {
@@ -20,6 +20,7 @@ PARTS = {
     ),
     "deep": (deep, "the same for deeper networks and cross-entropy"),
     "noise": (noise, "the same for noise and adaptive optimizers"),
+    "quiet": (quiet, "the same for AdamW without noise"),
     "interventions": (interventions, "the same for interventions, and runs in a ball"),
 }
 

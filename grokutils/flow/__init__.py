@@ -9,7 +9,7 @@ without decay.
 from .events import Event, held_out_accuracy, held_out_loss, memorized
 from .first_order import Landing
 from .follow import follow
-from .noise import Adam, Inertia, LabelNoise, Minibatches, squared_slopes
+from .noise import Adam, Inertia, LabelNoise, Minibatches, QuietAdam, squared_slopes
 from .penalties import Decay, GroupNorms, NuclearNorms, Penalty, ProductNorm, WeightedDecay
 from .reference import landing, reference
 
@@ -25,6 +25,7 @@ __all__ = [
     "NuclearNorms",
     "Penalty",
     "ProductNorm",
+    "QuietAdam",
     "WeightedDecay",
     "follow",
     "held_out_accuracy",

@@ -6,6 +6,7 @@ its own pull and the noise balance, and F's curvature turns these fluctuations i
 
 from __future__ import annotations
 
+import math
 from typing import Protocol
 
 import torch
@@ -14,6 +15,8 @@ from torch import Tensor
 from .. import _checks
 from ..linearization import linearize
 from ..models import Model, TwoLayer
+
+MOST_GROWTH = 20.0  # of log v̂ in one step that is tried: a longer one is refused anyway
 
 
 class Inertia(Protocol):
@@ -167,6 +170,66 @@ class Adam:
             if self._last is None and self.start is not None:
                 v = self.start
             self._last = tau, v, target
+
+
+class QuietAdam:
+    """√v̂ + ε of AdamW without noise, as the inertia of its flow: v̂ is a state of the flow.
+
+    In a full batch's flow the mean gradient is g = −w I∘(θ + θ′). Adam's average v̂ of its square, with the correction for its start, moves by
+    (1 − β₂)/(1 − β₂^t)·(g² − v̂) in step t. As long as ε is small beside √v̂ that is v̂′ = ((w(θ + θ′))² − 1)v̂ in the time
+    log(β₂^(−t) − 1).
+
+    Parameters
+    ----------
+    start : v̂ (d,), positive where weights move, at τ = 0.
+    step : of the run at τ = 0, at least 1.
+    lr, weight_decay : of the run; AdamW's decay.
+    beta2 : in (0, 1).
+    epsilon : Adam's.
+
+    Raises
+    ------
+    ValueError
+        A number out of range.
+    """
+
+    decoupled = True
+
+    def __init__(
+        self, start: Tensor, step: int, *, lr: float, weight_decay: float, beta2: float = 0.999, epsilon: float = 1e-8
+    ):  # fmt: skip
+        self.step = _checks.integer("step", step, 1)
+        self.w = _checks.real("weight_decay", weight_decay, 0, open_low=True)
+        self.pace = _checks.real("lr", lr, 0, open_low=True) * self.w
+        self.rate = -math.log(_checks.real("beta2", beta2, 0, 1, open_low=True, open_high=True))
+        self.epsilon = _checks.real("epsilon", epsilon, 0)
+        self._tau, self._v = 0.0, start
+        self._theta: Tensor | None = None
+
+    def _clock(self, tau: float) -> float:
+        """log(β₂^(−t) − 1) at the step t that belongs to ``tau``."""
+        t = self.rate * (self.step + tau / self.pace)
+        return t + math.log1p(-math.exp(-t))
+
+    def _now(self, theta: Tensor, tau: float) -> Tensor:
+        if self._theta is None or tau <= self._tau:
+            return self._v
+        drift = theta + (theta - self._theta) / (tau - self._tau)
+        passed = self._clock(tau) - self._clock(self._tau)
+        return self._v * torch.exp((((self.w * drift) ** 2 - 1) * passed).clamp(max=MOST_GROWTH))
+
+    def at(self, theta: Tensor, tau: float) -> Tensor:
+        """√v̂ + ε, (d,)."""
+        return self._now(theta, tau).sqrt() + self.epsilon
+
+    def force(self, theta: Tensor, inertia: Tensor) -> Tensor:
+        """None, (d,)."""
+        return torch.zeros_like(theta)
+
+    def passed(self, theta: Tensor, tau: float) -> None:
+        """Keep v̂ where an accepted step ended."""
+        self._v = self._now(theta, tau)
+        self._tau, self._theta = tau, theta.clone()
 
 
 class Minibatches:

@@ -181,3 +181,52 @@ def test_kinks_cannot_be_held_under_an_inertia():
     theta = model.init(0)
     with pytest.raises(ValueError, match="inertia"):
         flow.follow(model, theta, task, lam=0.1, tau_end=0.1, inertia=Fixed(torch.ones(model.d), True))
+
+
+def quiet(w=0.5, step=40, beta2=0.98):
+    start = torch.tensor([0.3, 2.0, 1e-4], dtype=torch.float64)
+    return start, flow.QuietAdam(start, step, lr=1e-2, weight_decay=w, beta2=beta2)
+
+
+def test_quiet_adam_averages_the_square_of_what_its_flow_implies():
+    # step by step, as Adam does it, along a path that is given
+    w, step, beta2, lr, steps = 0.5, 400, 0.998, 1e-3, 2000
+    v = torch.tensor([0.3, 2.0, 1e-4], dtype=torch.float64)
+    adam = flow.QuietAdam(v, step, lr=lr, weight_decay=w, beta2=beta2)
+    theta = torch.tensor([1.0, -2.0, 0.5], dtype=torch.float64)
+    speed = torch.tensor([0.2, 0.3, -1.0], dtype=torch.float64)
+    raw, tau = v * (1 - beta2**step), 0.0
+    adam.passed(theta, 0.0)
+    for t in range(step + 1, step + steps + 1):
+        hat = raw / (1 - beta2 ** (t - 1))
+        g = -w * hat.sqrt() * (theta + speed * tau + speed)
+        raw, tau = beta2 * raw + (1 - beta2) * g.square(), tau + lr * w
+        if t % 20 == 0:
+            adam.passed(theta + speed * tau, tau)
+    told = adam.at(theta + speed * tau, tau) - 1e-8
+    assert torch.allclose(told, (raw / (1 - beta2 ** (step + steps))).sqrt(), rtol=0.01)
+
+
+def test_quiet_adam_that_rests_decays_with_the_correction_for_its_start():
+    v, adam = quiet()
+    zero = torch.zeros(3, dtype=torch.float64)
+    adam.passed(zero, 0.0)
+    steps = 100
+    told = (adam.at(zero, steps * 1e-2 * 0.5) - 1e-8).square()
+    exact = v * 0.98**steps * (1 - 0.98**40) / (1 - 0.98 ** (40 + steps))
+    assert torch.allclose(told, exact, rtol=1e-10)
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ({"step": 0}, "step = 0"),
+        ({"lr": 0.0}, "lr = 0"),
+        ({"weight_decay": -1.0}, "weight_decay = -1"),
+        ({"beta2": 1.0}, "beta2 = 1"),
+    ],
+)
+def test_quiet_adam_refuses(change, words):
+    given = {"step": 3, "lr": 1e-3, "weight_decay": 0.1, "beta2": 0.9, **change}
+    with pytest.raises(ValueError, match=words):
+        flow.QuietAdam(torch.ones(2), **given)
