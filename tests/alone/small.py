@@ -166,6 +166,7 @@ SMALL = {
         "seed": 1,
         "lam": 0.01,
         "tau_end": 2.0,
+        "descents": 1,
     },
     "book/4_why/12_is_it_the_norm": {
         "activation": "quadratic",

