@@ -6,14 +6,15 @@ without output goes into the mark of the next output. The output of the cell tag
 
 from __future__ import annotations
 
-import html
 import re
 from collections.abc import Iterator
 from pathlib import Path
 
 from docutils import nodes
+from markupsafe import Markup
 
-MATHEMATICS = re.compile(r"(?<![\\$])\$([^$\n]+)\$")
+from .templating import typeset
+
 ICON = (
     '<svg viewBox="0 0 20 14" width="20" height="14" aria-hidden="true" fill="none" stroke="currentColor" '
     'stroke-width="1.8"><path d="M6 2 1 7l5 5M14 2l5 5-5 5M12 1 8 13"/></svg>'
@@ -22,10 +23,6 @@ ICON = (
 
 class mark(nodes.General, nodes.Element):  # noqa: N801
     """The code of one or more cells, folded, beside what they put out."""
-
-
-class place(nodes.General, nodes.Element):  # noqa: N801
-    """Where folded code stands in the notebook: the page's code switch shows it there."""
 
 
 def visit_mark(translator, node) -> None:
@@ -40,16 +37,6 @@ def visit_mark(translator, node) -> None:
 def depart_mark(translator, node) -> None:
     """End what :func:`visit_mark` began."""
     translator.body.append("</details>")
-
-
-def visit_place(translator, node) -> None:
-    """An empty element, found by its name."""
-    translator.body.append(f'<div class="code-place" data-code="{html.escape(node["code"])}">')
-
-
-def depart_place(translator, node) -> None:
-    """End what :func:`visit_place` began."""
-    translator.body.append("</div>")
 
 
 def number(docname: str) -> str:
@@ -111,7 +98,8 @@ def fold(doctree) -> None:
         elif source is not None:
             name = f"code-{cell['cell_index']}"
             source["ids"] = [name]
-            cell.replace(source, place(code=name))
+            # where the code stands in the notebook: the page's code switch shows it there
+            cell.replace(source, nodes.raw("", f'<div class="code-place" data-code="{name}"></div>', format="html"))
             waiting.append(source)
             cell["classes"].append("folded" if output is not None else "silent")
         if output is not None and waiting:
@@ -147,9 +135,4 @@ def typeset_claims(doctree) -> None:
     for raw in doctree.findall(nodes.raw):
         text = raw.astext()
         if 'id="claim-' in text and "$" in text:
-            raw.children = [nodes.Text(typeset(text))]
-
-
-def typeset(text: str) -> str:
-    """HTML with its $…$ as Sphinx writes inline mathematics."""
-    return MATHEMATICS.sub(r'<span class="math notranslate nohighlight">\\(\1\\)</span>', text)
+            raw.children = [nodes.Text(str(typeset(Markup(text))))]
