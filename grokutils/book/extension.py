@@ -7,6 +7,8 @@ import shutil
 from pathlib import Path
 
 import plotly
+from pybtex.plugin import register_plugin
+from sphinx.search import languages
 
 from ..figures import page
 from . import (
@@ -61,14 +63,11 @@ def setup(app) -> dict:
     app.add_directive("benchmarks", tables.Benchmarks)
     app.add_directive("modules", reference.Modules)
     app.connect("autodoc-process-docstring", reference.process_docstring)
-    citing.register()
-    app.set_html_assets_policy(
-        "always"
-    )  # claims bring equations to pages that have none of their own; head.slim takes out
+    register_plugin("pybtex.style.formatting", "book", citing.AuthorYear)
+    languages["en"] = search.English
+    # claims bring equations to pages that have none of their own; head.slim takes out
+    app.set_html_assets_policy("always")
     app.connect("config-inited", _configure, priority=900)
-    app.connect("config-inited", head.configure, priority=901)
-    app.connect("config-inited", offers.configure, priority=902)
-    app.connect("config-inited", search.configure, priority=903)
     app.connect("builder-inited", _copy_assets)
     app.connect("env-purge-doc", lambda app, env, name: rendering.claims_of(env).pop(name, None))
     app.connect("doctree-read", cells.prepare, priority=400)  # before Sphinx collects the titles
@@ -76,7 +75,7 @@ def setup(app) -> dict:
     app.connect("env-updated", tables.outdated)
     app.connect("doctree-resolved", tables.filler({**MADE, "finding": landing.finding}))
     app.connect("doctree-resolved", offers.write, priority=900)
-    app.connect("html-page-context", _scripts, priority=900)
+    app.connect("html-page-context", _list_of_references, priority=900)
     app.connect("html-page-context", offers.buttons, priority=900)
     app.connect("html-page-context", search.scripts, priority=900)
     app.connect("build-finished", search.write_texts)
@@ -98,16 +97,16 @@ def _configure(app, config) -> None:
     config.nb_execution_cache_path = str(cache())
     if os.environ.get("BOOK_EXECUTE") == "off":  # show the outputs that the repository holds
         config.nb_execution_mode = "off"
-    options = dict(config.html_theme_options)
+    options = config.html_theme_options
     where = address.of_build()
     if where is None:  # no address yet: no buttons that lead nowhere
-        options.update(launch_buttons={}, use_repository_button=False, use_source_button=False)
+        options.update(use_repository_button=False, use_source_button=False)
         options.pop("repository_url", None)
     else:
         options.update(
             repository_url=f"https://github.com/{where.repository}", repository_branch=where.branch
         )
-    config.html_theme_options = options
+        config.html_baseurl = head.site_address()
 
 
 def _copy_assets(app) -> None:
@@ -126,7 +125,6 @@ def _copy_assets(app) -> None:
         static.joinpath(name).write_text(page.asset(name), encoding="utf-8")
 
 
-def _scripts(app, pagename, templatename, context, doctree) -> None:
-    """A bibliography that is a list."""
+def _list_of_references(app, pagename, templatename, context, doctree) -> None:
     if "body" in context:  # docutils' roles for a bibliography are no list to a screen reader
         context["body"] = context["body"].replace('role="doc-biblioentry"', 'role="listitem"')

@@ -10,16 +10,6 @@ from . import address, cite, head, plain, standalone
 FOLDER = "standalone"  # of the built site
 
 
-def configure(app, config) -> None:
-    """Our buttons in place of the theme's, which offer the notebook with its raw directives."""
-    config.html_theme_options = {
-        **config.html_theme_options,
-        "use_download_button": False,
-        "launch_buttons": {},
-    }
-    config.html_copy_source = False
-
-
 def write(app, doctree, docname: str) -> None:
     """Sphinx's event for each resolved document: write a chapter's notebook beside the pages."""
     if app.builder.name != "html" or not is_notebook(app, docname):
