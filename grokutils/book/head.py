@@ -10,7 +10,6 @@ from docutils import nodes
 from . import address, cells, pictures
 
 LONGEST = 300  # characters of a description
-CITE = "book/cite"  # the page that every footer links to
 
 
 def site_address() -> str:
@@ -23,7 +22,7 @@ def site_address() -> str:
 
 
 def describe(app, pagename, templatename, context, doctree) -> None:
-    """Sphinx's event for each page: its description and picture, the links of its footer."""
+    """Sphinx's event for each page: its description and picture."""
     title = re.sub(r"<[^>]+>", "", context.get("title", ""))
     picture, site = pictures.SOCIAL.format(pictures.of_page(app, pagename)), site_address()
     entries = {
@@ -36,14 +35,6 @@ def describe(app, pagename, templatename, context, doctree) -> None:
     }
     context["book_head"] = entries
     context["metatags"] = ""  # MyST's own may hold a second description
-    page = context["pathto"](CITE).rstrip("#")  # on that page itself it is "#"
-    context["book_links"] = [
-        ("Cite", f"{page}#how-to-cite"),
-        ("PDF and zip", f"{page}#pdf-and-zip"),
-        ("Source", f"{page}#source"),
-        ("Run in Colab", f"{page}#run-it"),
-        ("Scorecard", context["pathto"]("book/scorecard")),
-    ]
 
 
 def description(doctree) -> str:

@@ -34,7 +34,7 @@ def buttons(app, pagename, templatename, context, doctree) -> None:
     link, whole = context["pathto"], "How to cite the book, and the whole of it as one file"
     offered = [
         _button("download-pdf", "file-pdf", "Print this page, or save it as PDF", "javascript", text="Print", javascript="window.print()"),
-        _button("cite", "box-archive", whole, text="Cite, PDF, zip", url=link(head.CITE)),
+        _button("cite", "box-archive", whole, text="Cite, PDF, zip", url=link("book/cite")),
     ]  # fmt: skip
     if is_notebook(app, pagename):
         file = link(f"{FOLDER}/{pagename.rpartition('/')[2]}.ipynb", resource=True)
