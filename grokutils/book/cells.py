@@ -75,7 +75,7 @@ def prepare(app, doctree) -> None:
     """Sphinx's event for each document read: number its title, fold its code, lift its first figure."""
     typeset_claims(doctree)
     docname = app.env.docname
-    title = next(iter(doctree.findall(nodes.title)), None)
+    title = doctree.next_node(nodes.title)
     if title is not None and number(docname):
         title.insert(0, nodes.inline("", f"{number(docname)} ", classes=["chapter-number"]))
     if Path(app.env.doc2path(docname)).suffix != ".ipynb":
@@ -98,8 +98,10 @@ def fold(doctree) -> None:
         elif source is not None:
             name = f"code-{cell['cell_index']}"
             source["ids"] = [name]
-            # where the code stands in the notebook: the page's code switch shows it there
-            cell.replace(source, nodes.raw("", f'<div class="code-place" data-code="{name}"></div>', format="html"))
+            place = (
+                f'<div class="code-place" data-code="{name}"></div>'  # the page's code switch shows it there
+            )
+            cell.replace(source, nodes.raw("", place, format="html"))
             waiting.append(source)
             cell["classes"].append("folded" if output is not None else "silent")
         if output is not None and waiting:
@@ -113,8 +115,7 @@ def fold(doctree) -> None:
 
 def lift(doctree) -> None:
     """Move the output of the cell tagged ``lead``, with its mark, to right under the opening."""
-    lead = next((cell for cell in cells(doctree) if "lead" in tags(cell)), None)
-    first = next(cells(doctree), None)
+    first, lead = next(cells(doctree), None), next((c for c in cells(doctree) if "lead" in tags(c)), None)
     if lead is None or part(lead, "output") is None:
         return
     moved = nodes.container(nb_element="lead", classes=["cell", "lead"])
@@ -125,7 +126,7 @@ def lift(doctree) -> None:
         lead["classes"].append("silent")
     said = opening(doctree).get("answer")
     if said is not None:
-        said.parent.insert(said.parent.index(said) + 1, moved)
+        said.replace_self([said, moved])
     else:
         first.parent.insert(first.parent.index(first), moved)
 
