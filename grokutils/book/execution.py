@@ -25,7 +25,7 @@ TIMEOUT = 1800  # seconds that one cell may take
 
 def refresh(chapters: list[Path]) -> list[Path]:
     """Execute again, in place, the chapters whose outputs are not of the present code; returns those that failed."""
-    stale = [path for path in chapters if _stored_inputs(path) != inputs.notebook(_read(path).cells)]
+    stale = [path for path in chapters if _record(path).get("inputs") != inputs.notebook(_read(path).cells)]
     return _all(stale, _write)
 
 
@@ -44,8 +44,8 @@ def fill_cache(chapters: list[Path]) -> list[Path]:
 def _all(paths: list[Path], keep) -> list[Path]:
     """Execute ``paths`` and ``keep`` each result as it comes; whatever ends one stops none of the others."""
     failed = []
-    # Long chapters first, so that none is left to run alone at the end.
-    paths = sorted(paths, key=lambda path: -_read(path).metadata.get("grokutils", {}).get("seconds", 0))
+    # long chapters first, so that none is left to run alone at the end
+    paths = sorted(paths, key=lambda path: -_record(path).get("seconds", 0))
     with ProcessPoolExecutor(kernels.cores()) as pool, tqdm(total=len(paths), desc="chapters") as bar:
         running = {pool.submit(_execute, path): path for path in paths}
         for done in as_completed(running):
@@ -94,26 +94,17 @@ def _write(path: Path, notebook: nbformat.NotebookNode, seconds: float) -> None:
         "processor": processor(),
         "versions": {"python": platform.python_version(), **{name: version(name) for name in VERSIONS}},
     }
-    known = _read(path)
-    notebook.metadata = nbformat.from_dict(
-        {
-            "grokutils": record,
-            "kernelspec": {"display_name": "Python 3", "language": "python", "name": "python3"},
-            "language_info": {"name": "python"},
-        }
-    )
+    known, before = _read(path), _record(path)
+    kernel = {"display_name": "Python 3", "language": "python", "name": "python3"}
+    metadata = {"grokutils": record, "kernelspec": kernel, "language_info": {"name": "python"}}
+    notebook.metadata = nbformat.from_dict(metadata)
     for cell in notebook.cells:
-        cell.metadata = nbformat.from_dict(
-            {key: cell.metadata[key] for key in ("tags", "mystnb") if cell.metadata.get(key)}
-        )
+        kept = {key: cell.metadata[key] for key in ("tags", "mystnb") if cell.metadata.get(key)}
+        cell.metadata = nbformat.from_dict(kept)
         if cell.cell_type == "code" and "idea" not in cell.metadata.get("tags", []):
             cell.metadata["jupyter"] = {"source_hidden": True}  # folded in JupyterLab as on the page
-    before = known.metadata.get("grokutils", {})
-    if (
-        known.cells == notebook.cells
-        and record.keys() == before.keys()
-        and record["inputs"] == before["inputs"]
-    ):
+    same = record.keys() == before.keys() and record["inputs"] == before["inputs"]
+    if same and known.cells == notebook.cells:
         notebook.metadata = known.metadata  # nothing changed: the record of the first such run stands
     nbformat.validate(notebook)
     scratch = path.with_suffix(".part")
@@ -137,5 +128,6 @@ def _read(path: Path) -> nbformat.NotebookNode:
     return nbformat.read(path, as_version=4)
 
 
-def _stored_inputs(path: Path) -> str | None:
-    return _read(path).metadata.get("grokutils", {}).get("inputs")
+def _record(path: Path) -> dict:
+    """What a notebook holds of its execution: see :func:`_write`."""
+    return _read(path).metadata.get("grokutils", {})
