@@ -8,7 +8,7 @@ from pathlib import Path
 
 import yaml
 
-from . import address, inputs, tables
+from . import address, inputs
 
 CFF = inputs.ROOT / "CITATION.cff"
 DOWNLOADS = "BOOK_DOWNLOADS"  # the folder of the published site that `make publish` fills
@@ -59,7 +59,7 @@ def source(app, docname: str, node) -> dict:
 def colab(app, docname: str, node) -> dict:
     """Every chapter in Colab, or, without an address, as a file to upload there."""
     where = address.of_build()
-    pages = [p for p in tables.in_reading_order(app.env) if app.env.doc2path(p).endswith(".ipynb")]
+    pages = [p for p in app.env.collect_relations() if app.env.doc2path(p).endswith(".ipynb")]
     chapters = [
         (app.env.titles[page].astext(), page.rpartition("/")[2], where and colab_address(where, page))
         for page in pages
@@ -69,7 +69,5 @@ def colab(app, docname: str, node) -> dict:
 
 def colab_address(where: address.Address, page: str) -> str:
     """A chapter's stand-alone copy in Colab, from the branch that the publishing workflow writes."""
-    stem = page.rpartition("/")[2]
-    return (
-        f"https://colab.research.google.com/github/{where.repository}/blob/{address.NOTEBOOKS}/{stem}.ipynb"
-    )
+    place = f"{where.repository}/blob/{address.NOTEBOOKS}/{page.rpartition('/')[2]}.ipynb"
+    return f"https://colab.research.google.com/github/{place}"

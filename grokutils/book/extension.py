@@ -85,16 +85,8 @@ def setup(app) -> dict:
     return {"version": "1", "env_version": 1, "parallel_read_safe": False, "parallel_write_safe": True}
 
 
-def cache(root: Path = inputs.ROOT) -> Path:
-    """Where executed chapters are kept: a folder for each state of the science code and the environment.
-
-    Its name is why no page is ever stale: jupyter-cache alone looks only at a notebook's code cells.
-    """
-    return root / "_build" / "executed" / inputs.science(root)
-
-
 def _configure(app, config) -> None:
-    config.nb_execution_cache_path = str(cache())
+    config.nb_execution_cache_path = str(inputs.cache())
     if os.environ.get("BOOK_EXECUTE") == "off":  # show the outputs that the repository holds
         config.nb_execution_mode = "off"
     options = config.html_theme_options
@@ -103,9 +95,8 @@ def _configure(app, config) -> None:
         options.update(use_repository_button=False, use_source_button=False)
         options.pop("repository_url", None)
     else:
-        options.update(
-            repository_url=f"https://github.com/{where.repository}", repository_branch=where.branch
-        )
+        address_of = f"https://github.com/{where.repository}"
+        options.update(repository_url=address_of, repository_branch=where.branch)
         config.html_baseurl = head.site_address()
 
 

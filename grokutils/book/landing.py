@@ -32,13 +32,8 @@ class Finding(tables.Made):
     }
 
     def run(self) -> list[nodes.Node]:
-        made = tables.placeholder(
-            table="finding",
-            claim=self.arguments[0],
-            pattern=self.options["number"],
-            join=self.options.get("join", " "),
-            unit=self.options.get("unit", ""),
-        )
+        options = {"join": " ", "unit": "", **self.options}
+        made = tables.placeholder(table=self.name, claim=self.arguments[0], **options)
         self.set_source_info(made)
         text = nodes.container(classes=["finding-text"])
         self.state.nested_parse(self.content, self.content_offset, text)
@@ -49,9 +44,9 @@ def finding(app, docname: str, node) -> dict:
     """A number, large, and the verdict that it led to."""
     found = {claim["name"]: claim for claim in scorecard.claims(app, docname)}
     claim = found.get(node["claim"], {"measured": "no such claim"})
-    match = re.search(node["pattern"], claim["measured"])
+    match = re.search(node["number"], claim["measured"])
     if match is None:
-        text = f"{node['pattern']!r} is not in what claim {node['claim']!r} measured: {claim['measured']}"
+        text = f"{node['number']!r} is not in what claim {node['claim']!r} measured: {claim['measured']}"
         logging.getLogger(__name__).warning(text, location=node)
         return {}
     number = f"{node['join'].join(match.groups() or [match[0]]).strip()} {node['unit']}"
@@ -62,7 +57,7 @@ def cards(app, docname: str, node) -> dict:
     """A card for each chapter: picture, question, answer, reading time, verdicts, running time."""
     claims = Counter((claim["page"], claim["verdict"]) for claim in scorecard.claims(app, docname))
     made = []
-    for page in filter(cells.number, tables.in_reading_order(app.env)):
+    for page in filter(cells.number, app.env.collect_relations()):
         doctree = app.env.get_doctree(page)
         said = {word: sentence(paragraph) for word, paragraph in cells.opening(doctree).items()}
         card = {

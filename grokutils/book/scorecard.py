@@ -7,7 +7,6 @@ from collections import Counter
 from ..claims import KINDS, MARKS, PROVED
 from . import cells
 from .rendering import claims_of
-from .tables import in_reading_order
 
 COLUMNS = {**KINDS, PROVED: "proved"}
 SHORT = {  # verdicts as class names, in the order of counts and legends
@@ -23,7 +22,7 @@ def claims(app, docname: str) -> list[dict]:
     """Every claim of the build in reading order, with its page and its link from ``docname``; what is not said of it is filled in."""
     known, found = claims_of(app.env), []
     empty = {"kind": "study", "rule": "", "reported": "", "measured": "", "note": "", "changes": []}
-    for page in in_reading_order(app.env):
+    for page in app.env.collect_relations():
         for record in known.get(page, ()):
             verdict = record["verdict"]
             shown = {

@@ -9,7 +9,7 @@ from pathlib import Path
 from docutils import nodes
 from sphinx.util.docutils import SphinxDirective
 
-from . import templating
+from . import chapters, templating
 from .inputs import ROOT
 
 SPEEDS = ROOT / "benchmarks" / "record.json"  # written by `make bench`
@@ -51,24 +51,14 @@ def filler(makers: dict[str, Callable]) -> Callable:
     return fill
 
 
-def in_reading_order(env) -> list[str]:
-    """Documents in the order of the table of contents."""
-    order, stack = [], [env.config.root_doc]
-    while stack:
-        name = stack.pop()
-        order.append(name)
-        stack.extend(reversed(env.toctree_includes.get(name, [])))
-    return order
-
-
 def execution(app, docname: str, node) -> dict:
     """For every notebook the time, date, machine and versions of its stored outputs."""
     rows = []
-    for name in in_reading_order(app.env):
+    for name in app.env.collect_relations():
         path = Path(app.env.doc2path(name))
         if path.suffix == ".ipynb":
             link, title = app.builder.get_relative_uri(docname, name), app.env.titles[name].astext()
-            rows.append((link, title, duration(path), _record(path)))
+            rows.append((link, title, duration(path), chapters.record(path)))
     return {"rows": rows}
 
 
@@ -83,15 +73,10 @@ def state_duration(app, doctree) -> None:
 
 def duration(path: Path) -> str:
     """How long a notebook took when it was last executed for the repository, in words."""
-    seconds = _record(path).get("seconds")
+    seconds = chapters.record(path).get("seconds")
     if seconds is None:
         return "not measured"
     return f"{max(5, 5 * round(seconds / 5)):.0f} s" if seconds < 90 else f"{seconds / 60:.1f} min"
-
-
-def _record(path: Path) -> dict:
-    """What a notebook holds of its execution: see ``execution._write``."""
-    return json.loads(path.read_text(encoding="utf-8"))["metadata"].get("grokutils", {})
 
 
 def benchmarks(record: dict) -> str:
