@@ -13,7 +13,6 @@ import numpy as np
 import pandas as pd
 
 from ... import figures
-from ...claims import MARKS
 from .. import templating
 from . import collect, progress
 from .store import Store
@@ -95,9 +94,8 @@ def _row(row: dict, heads: list[str], about: dict) -> tuple[str, list[tuple]]:
     """A case's text to filter by, and (value to sort by, text to show) of each cell."""
     values = [row[head] for head in heads] + [about.get(key, "") for key in ("seconds", "host", "date")]
     words = " ".join(f"{head}={_shown(row[head]).replace(' ', '-')}" for head in heads)
-    return f" {words} {about.get('host', '')} ".lower(), [
-        (_shown(value, 12), _shown(value)) for value in values
-    ]
+    text = f" {words} {about.get('host', '')} ".lower()
+    return text, [(_shown(value, 12), _shown(value)) for value in values]
 
 
 def _shown(value, digits: int = 4) -> str:
@@ -118,9 +116,7 @@ def _all_figures(wide: pd.DataFrame, found: pd.DataFrame, swept: list[str]):
         if line.kind == "measure":
             yield _figure(wide[axes].assign(y=column.astype(float)), axes, str(line.name))
         elif column.nunique() > 1:  # what could not be tested neither holds nor fails
-            share = column.map(
-                lambda v: float(v.startswith("holds")) if v in MARKS and "not" not in v else np.nan
-            )
+            share = column.map({"holds": 1.0, "holds with a correction": 1.0, "fails": 0.0})
             yield _figure(wide[axes].assign(y=share), axes, f"share where {line.name} holds")
 
 
@@ -172,8 +168,7 @@ def _line(panel, data: pd.DataFrame, mean: pd.DataFrame, name: str, label: str) 
     panel.plot(where, mean.y.where(np.isfinite(mean.y)), marker="s", label="mean")
     for place in where[np.isinf(mean.y)]:
         panel.annotate("∞", (place, 1), xycoords=("data", "axes fraction"), ha="center", va="top")
-    spread = where[where > 0]
-    if len(spread) == len(where) and where.max() > 50 * where.min() and isinstance(mean[name].iloc[0], float):
+    if 0 < 50 * where.min() < where.max() and isinstance(mean[name].iloc[0], float):
         panel.set_xscale("log")
     panel.set_xticks(ticks, words)
     panel.minorticks_off()
@@ -230,9 +225,8 @@ def _curves(store: Store, swept: list[str]):
                 one = dataset[variable].sel(case=case)
                 x = dataset[time].sel(case=case) if "case" in dataset[time].dims else dataset[time]
                 one, x = (v.mean("run") if "run" in v.dims else v for v in (one, x))
-                label = " ".join(
-                    f"{s}={dataset[s].sel(case=case).item()}" for s in swept if s in dataset.coords
-                )
+                known = [s for s in swept if s in dataset.coords]
+                label = " ".join(f"{s}={dataset[s].sel(case=case).item()}" for s in known)
                 style = {"color": figures.COLORS[i % 7], "linestyle": figures.LINES[(i + i // 7) % 7]}
                 panel.plot(x, one, label=label, **style)
             panel.set(xlabel="slow time τ" if time == "tau" else "step", ylabel=f"{variable} ({name})")
