@@ -30,9 +30,7 @@ def main(arguments: list[str] | None = None) -> int:
             made[name].add_argument(path, type=Path)
     stamp = made["stamp"]
     stamp.add_argument("address", nargs="?", help="OWNER/NAME or OWNER/NAME@BRANCH")
-    stamp.add_argument(
-        "--check", action="store_true", help="only tell where it disagrees with pyproject.toml"
-    )
+    stamp.add_argument("--check", action="store_true", help="only tell which disagree with pyproject.toml")
     given = parser.parse_args(arguments)
     match given.command:
         case "execute":

@@ -72,8 +72,10 @@ def opening(doctree) -> dict[str, nodes.paragraph]:
 
 
 def prepare(app, doctree) -> None:
-    """Sphinx's event for each document read: number its title, fold its code, lift its first figure."""
-    typeset_claims(doctree)
+    """Sphinx's event for each document read: number its title, typeset its claims, fold its code, lift its first figure."""
+    for raw in doctree.findall(nodes.raw):  # what stands between dollar signs in a claim
+        if 'id="claim-' in raw.astext():
+            raw.children = [nodes.Text(str(typeset(Markup(raw.astext()))))]
     docname = app.env.docname
     title = doctree.next_node(nodes.title)
     if title is not None and number(docname):
@@ -98,9 +100,8 @@ def fold(doctree) -> None:
         elif source is not None:
             name = f"code-{cell['cell_index']}"
             source["ids"] = [name]
-            place = (
-                f'<div class="code-place" data-code="{name}"></div>'  # the page's code switch shows it there
-            )
+            # the page's code switch shows it there
+            place = f'<div class="code-place" data-code="{name}"></div>'
             cell.replace(source, nodes.raw("", place, format="html"))
             waiting.append(source)
             cell["classes"].append("folded" if output is not None else "silent")
@@ -129,11 +130,3 @@ def lift(doctree) -> None:
         said.replace_self([said, moved])
     else:
         first.parent.insert(first.parent.index(first), moved)
-
-
-def typeset_claims(doctree) -> None:
-    """What stands between dollar signs in a claim becomes an equation."""
-    for raw in doctree.findall(nodes.raw):
-        text = raw.astext()
-        if 'id="claim-' in text and "$" in text:
-            raw.children = [nodes.Text(str(typeset(Markup(text))))]
