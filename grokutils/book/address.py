@@ -82,9 +82,8 @@ def disagreements(chapters: list[Path], root: Path = ROOT) -> list[str]:
     for path in chapters:
         _, cell = _cell(path)
         if cell is None or "".join(cell["source"]).rstrip("\n") != setup_cell(where):
-            wrong.append(
-                f"{path.relative_to(root)}: no set-up cell that gives {where.repository}@{where.branch}"
-            )
+            name, told = path.relative_to(root), f"{where.repository}@{where.branch}"
+            wrong.append(f"{name}: no set-up cell that gives {told}")
     for name in STAMPED:
         links = re.findall(r"github\.com/([\w.-]+/[\w.-]+?)(?:\.git|[/@\s\"')]|$)", (root / name).read_text())
         others = {*links} - {where.repository}

@@ -6,14 +6,15 @@ without output goes into the mark of the next output. The output of the cell tag
 
 from __future__ import annotations
 
-import html
 import re
 from collections.abc import Iterator
 from pathlib import Path
 
 from docutils import nodes
+from markupsafe import Markup
 
-MATHEMATICS = re.compile(r"(?<![\\$])\$([^$\n]+)\$")
+from .templating import typeset
+
 ICON = (
     '<svg viewBox="0 0 20 14" width="20" height="14" aria-hidden="true" fill="none" stroke="currentColor" '
     'stroke-width="1.8"><path d="M6 2 1 7l5 5M14 2l5 5-5 5M12 1 8 13"/></svg>'
@@ -22,10 +23,6 @@ ICON = (
 
 class mark(nodes.General, nodes.Element):  # noqa: N801
     """The code of one or more cells, folded, beside what they put out."""
-
-
-class place(nodes.General, nodes.Element):  # noqa: N801
-    """Where folded code stands in the notebook: the page's code switch shows it there."""
 
 
 def visit_mark(translator, node) -> None:
@@ -40,16 +37,6 @@ def visit_mark(translator, node) -> None:
 def depart_mark(translator, node) -> None:
     """End what :func:`visit_mark` began."""
     translator.body.append("</details>")
-
-
-def visit_place(translator, node) -> None:
-    """An empty element, found by its name."""
-    translator.body.append(f'<div class="code-place" data-code="{html.escape(node["code"])}">')
-
-
-def depart_place(translator, node) -> None:
-    """End what :func:`visit_place` began."""
-    translator.body.append("</div>")
 
 
 def number(docname: str) -> str:
@@ -85,10 +72,12 @@ def opening(doctree) -> dict[str, nodes.paragraph]:
 
 
 def prepare(app, doctree) -> None:
-    """Sphinx's event for each document read: number its title, fold its code, lift its first figure."""
-    typeset_claims(doctree)
+    """Sphinx's event for each document read: number its title, typeset its claims, fold its code, lift its first figure."""
+    for raw in doctree.findall(nodes.raw):  # what stands between dollar signs in a claim
+        if 'id="claim-' in raw.astext():
+            raw.children = [nodes.Text(str(typeset(Markup(raw.astext()))))]
     docname = app.env.docname
-    title = next(iter(doctree.findall(nodes.title)), None)
+    title = doctree.next_node(nodes.title)
     if title is not None and number(docname):
         title.insert(0, nodes.inline("", f"{number(docname)} ", classes=["chapter-number"]))
     if Path(app.env.doc2path(docname)).suffix != ".ipynb":
@@ -111,7 +100,9 @@ def fold(doctree) -> None:
         elif source is not None:
             name = f"code-{cell['cell_index']}"
             source["ids"] = [name]
-            cell.replace(source, place(code=name))
+            # the page's code switch shows it there
+            place = f'<div class="code-place" data-code="{name}"></div>'
+            cell.replace(source, nodes.raw("", place, format="html"))
             waiting.append(source)
             cell["classes"].append("folded" if output is not None else "silent")
         if output is not None and waiting:
@@ -125,8 +116,7 @@ def fold(doctree) -> None:
 
 def lift(doctree) -> None:
     """Move the output of the cell tagged ``lead``, with its mark, to right under the opening."""
-    lead = next((cell for cell in cells(doctree) if "lead" in tags(cell)), None)
-    first = next(cells(doctree), None)
+    first, lead = next(cells(doctree), None), next((c for c in cells(doctree) if "lead" in tags(c)), None)
     if lead is None or part(lead, "output") is None:
         return
     moved = nodes.container(nb_element="lead", classes=["cell", "lead"])
@@ -137,19 +127,6 @@ def lift(doctree) -> None:
         lead["classes"].append("silent")
     said = opening(doctree).get("answer")
     if said is not None:
-        said.parent.insert(said.parent.index(said) + 1, moved)
+        said.replace_self([said, moved])
     else:
         first.parent.insert(first.parent.index(first), moved)
-
-
-def typeset_claims(doctree) -> None:
-    """What stands between dollar signs in a claim becomes an equation."""
-    for raw in doctree.findall(nodes.raw):
-        text = raw.astext()
-        if 'id="claim-' in text and "$" in text:
-            raw.children = [nodes.Text(typeset(text))]
-
-
-def typeset(text: str) -> str:
-    """HTML with its $…$ as Sphinx writes inline mathematics."""
-    return MATHEMATICS.sub(r'<span class="math notranslate nohighlight">\\(\1\\)</span>', text)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -15,6 +16,11 @@ def notebooks(root: Path = ROOT) -> list[Path]:
     contents = yaml.safe_load((root / "_toc.yml").read_text(encoding="utf-8"))
     found = (root / f"{name.removesuffix('.ipynb')}.ipynb" for name in _files(contents))
     return [path for path in found if path.exists()]
+
+
+def record(path: Path) -> dict:
+    """What a notebook holds of its execution: see ``execution._write``."""
+    return json.loads(path.read_text(encoding="utf-8"))["metadata"].get("grokutils", {})
 
 
 def _files(entry: dict) -> Iterator[str]:

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import html
 import os
 import shutil
 from pathlib import Path
 
 import yaml
 
-from . import address, inputs, tables
+from . import address, inputs
 
 CFF = inputs.ROOT / "CITATION.cff"
 DOWNLOADS = "BOOK_DOWNLOADS"  # the folder of the published site that `make publish` fills
@@ -41,61 +40,34 @@ def copy(app) -> None:
     (static / "geometry-of-grokking.bib").write_text(bibtex() + "\n", encoding="utf-8")
 
 
-def citation(app, docname: str, node) -> str:
+def citation(app, docname: str, node) -> dict:
     """The entry, and links to both files."""
-    root = "../" * docname.count("/")
-    return (
-        f'<div class="highlight"><pre>{html.escape(bibtex())}</pre></div>'
-        f'<p>As files: <a href="{root}_static/geometry-of-grokking.bib" download>BibTeX</a>, '
-        f'<a href="{root}_static/{CFF.name}" download>{CFF.name}</a>.</p>'
-    )
+    return {"bibtex": bibtex()}
 
 
-def downloads(app, docname: str, node) -> str:
+def downloads(app, docname: str, node) -> dict:
     """Where the PDF and the zip file are, or how to make them."""
-    folder = os.environ.get(DOWNLOADS)
-    if not folder:
-        return (
-            "<p>This copy of the site comes without them. <code>make pdf</code> prints the whole book, "
-            "<code>make zip</code> packs the built site; the published site offers both here.</p>"
-        )
-    root = "../" * docname.count("/")
-    name = "the-geometry-of-grokking"
-    return (
-        f'<p><a href="{root}{folder}/{name}.pdf">The whole book as one PDF</a>. '
-        f'<a href="{root}{folder}/{name}.zip">The built site as one zip file</a>: unpack it and open '
-        "<code>index.html</code>; it needs no network.</p>"
-    )
+    return {"folder": os.environ.get(DOWNLOADS)}
 
 
-def source(app, docname: str, node) -> str:
+def source(app, docname: str, node) -> dict:
     """Where the repository is."""
     where = address.of_build()
-    if where is None:
-        return "<p>The repository of this copy has no public address yet: the source is where this site was built.</p>"
-    link = f"https://github.com/{where.repository}"
-    return f'<p>Chapters, helper package and tests: <a href="{link}">{link.removeprefix("https://")}</a>.</p>'
+    return {"repository": where and where.repository}
 
 
-def colab(app, docname: str, node) -> str:
+def colab(app, docname: str, node) -> dict:
     """Every chapter in Colab, or, without an address, as a file to upload there."""
     where = address.of_build()
-    root = "../" * docname.count("/")
-    items = []
-    for page in tables.in_reading_order(app.env):
-        if not app.env.doc2path(page).endswith(".ipynb"):
-            continue
-        title, stem = html.escape(app.env.titles[page].astext()), page.rpartition("/")[2]
-        copy = f'<a href="{root}standalone/{stem}.ipynb" download>as one file</a>'
-        links = [copy] if where is None else [f'<a href="{colab_address(where, page)}">in Colab</a>', copy]
-        items.append(f"<li>{title}: {', '.join(links)}</li>")
-    note = "" if where else "<p>Upload one of these files to Colab, or open it in JupyterLab:</p>"
-    return f"{note}<ul>{''.join(items)}</ul>"
+    pages = [p for p in app.env.collect_relations() if app.env.doc2path(p).endswith(".ipynb")]
+    chapters = [
+        (app.env.titles[page].astext(), page.rpartition("/")[2], where and colab_address(where, page))
+        for page in pages
+    ]
+    return {"chapters": chapters, "known": where is not None}
 
 
 def colab_address(where: address.Address, page: str) -> str:
     """A chapter's stand-alone copy in Colab, from the branch that the publishing workflow writes."""
-    stem = page.rpartition("/")[2]
-    return (
-        f"https://colab.research.google.com/github/{where.repository}/blob/{address.NOTEBOOKS}/{stem}.ipynb"
-    )
+    place = f"{where.repository}/blob/{address.NOTEBOOKS}/{page.rpartition('/')[2]}.ipynb"
+    return f"https://colab.research.google.com/github/{place}"

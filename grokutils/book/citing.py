@@ -5,11 +5,8 @@ from __future__ import annotations
 from collections import Counter
 from string import ascii_lowercase
 
-from pybtex.plugin import register_plugin
 from pybtex.style.formatting.unsrt import Style
 from pybtex.style.labels import BaseLabelStyle
-
-STYLE = "book"
 
 
 class Labels(BaseLabelStyle):
@@ -26,15 +23,10 @@ class Labels(BaseLabelStyle):
 
 def label(entry) -> str:
     """One entry's authors and year."""
-    people = [
-        " ".join(person.last_names) for person in entry.persons.get("author", entry.persons.get("editor", []))
-    ]
-    names = people[0] if people else entry.fields.get("title", entry.key)
-    if len(people) == 2:
-        names = f"{people[0]} and {people[1]}"
-    elif len(people) > 2:
-        names = f"{people[0]} et al."
-    return f"{names}, {entry.fields.get('year', 'no year')}"
+    people = entry.persons.get("author", entry.persons.get("editor", []))
+    names = [" ".join(person.last_names) for person in people] or [entry.fields.get("title", entry.key)]
+    who = " and ".join(names) if len(names) < 3 else f"{names[0]} et al."
+    return f"{who}, {entry.fields.get('year', 'no year')}"
 
 
 class AuthorYear(Style):
@@ -42,8 +34,3 @@ class AuthorYear(Style):
 
     default_sorting_style = "author_year_title"
     default_label_style = Labels
-
-
-def register() -> None:
-    """Make the style known to pybtex by name."""
-    register_plugin("pybtex.style.formatting", STYLE, AuthorYear)

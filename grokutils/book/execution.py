@@ -17,7 +17,7 @@ from jupyter_cache.base import CacheBundleIn
 from tqdm import tqdm
 
 from . import inputs, kernels
-from .extension import cache as cache_folder
+from .chapters import record
 
 VERSIONS = ("torch", "numpy", "scipy", "sympy", "matplotlib", "plotly", "xarray")  # recorded beside Python's
 TIMEOUT = 1800  # seconds that one cell may take
@@ -25,13 +25,13 @@ TIMEOUT = 1800  # seconds that one cell may take
 
 def refresh(chapters: list[Path]) -> list[Path]:
     """Execute again, in place, the chapters whose outputs are not of the present code; returns those that failed."""
-    stale = [path for path in chapters if _stored_inputs(path) != inputs.notebook(_read(path).cells)]
+    stale = [path for path in chapters if record(path).get("inputs") != inputs.notebook(_read(path).cells)]
     return _all(stale, _write)
 
 
 def fill_cache(chapters: list[Path]) -> list[Path]:
     """Execute into the build's cache the chapters that it lacks; returns those that failed."""
-    cache = get_cache(cache_folder())
+    cache = get_cache(inputs.cache())
     missing = []
     for path in chapters:
         try:
@@ -44,8 +44,8 @@ def fill_cache(chapters: list[Path]) -> list[Path]:
 def _all(paths: list[Path], keep) -> list[Path]:
     """Execute ``paths`` and ``keep`` each result as it comes; whatever ends one stops none of the others."""
     failed = []
-    # Long chapters first, so that none is left to run alone at the end.
-    paths = sorted(paths, key=lambda path: -_read(path).metadata.get("grokutils", {}).get("seconds", 0))
+    # long chapters first, so that none is left to run alone at the end
+    paths = sorted(paths, key=lambda path: -record(path).get("seconds", 0))
     with ProcessPoolExecutor(kernels.cores()) as pool, tqdm(total=len(paths), desc="chapters") as bar:
         running = {pool.submit(_execute, path): path for path in paths}
         for done in as_completed(running):
@@ -87,33 +87,24 @@ def _warnings(notebook: nbformat.NotebookNode) -> list[str]:
 
 def _write(path: Path, notebook: nbformat.NotebookNode, seconds: float) -> None:
     """Store an executed notebook so that the same code and outputs give the same bytes."""
-    record = {
+    made = {
         "inputs": inputs.notebook(notebook.cells),
         "seconds": round(seconds),
         "date": datetime.now(UTC).date().isoformat(),
         "processor": processor(),
         "versions": {"python": platform.python_version(), **{name: version(name) for name in VERSIONS}},
     }
-    known = _read(path)
-    notebook.metadata = nbformat.from_dict(
-        {
-            "grokutils": record,
-            "kernelspec": {"display_name": "Python 3", "language": "python", "name": "python3"},
-            "language_info": {"name": "python"},
-        }
-    )
+    known, before = _read(path), record(path)
+    kernel = {"display_name": "Python 3", "language": "python", "name": "python3"}
+    metadata = {"grokutils": made, "kernelspec": kernel, "language_info": {"name": "python"}}
+    notebook.metadata = nbformat.from_dict(metadata)
     for cell in notebook.cells:
-        cell.metadata = nbformat.from_dict(
-            {key: cell.metadata[key] for key in ("tags", "mystnb") if cell.metadata.get(key)}
-        )
+        kept = {key: cell.metadata[key] for key in ("tags", "mystnb") if cell.metadata.get(key)}
+        cell.metadata = nbformat.from_dict(kept)
         if cell.cell_type == "code" and "idea" not in cell.metadata.get("tags", []):
             cell.metadata["jupyter"] = {"source_hidden": True}  # folded in JupyterLab as on the page
-    before = known.metadata.get("grokutils", {})
-    if (
-        known.cells == notebook.cells
-        and record.keys() == before.keys()
-        and record["inputs"] == before["inputs"]
-    ):
+    same = made.keys() == before.keys() and made["inputs"] == before["inputs"]
+    if same and known.cells == notebook.cells:
         notebook.metadata = known.metadata  # nothing changed: the record of the first such run stands
     nbformat.validate(notebook)
     scratch = path.with_suffix(".part")
@@ -130,12 +121,8 @@ def processor() -> str:
 
 def _cache(path: Path, notebook: nbformat.NotebookNode, seconds: float) -> None:
     bundle = CacheBundleIn(notebook, str(path), data={"execution_seconds": seconds})
-    get_cache(cache_folder()).cache_notebook_bundle(bundle, check_validity=False, overwrite=True)
+    get_cache(inputs.cache()).cache_notebook_bundle(bundle, check_validity=False, overwrite=True)
 
 
 def _read(path: Path) -> nbformat.NotebookNode:
     return nbformat.read(path, as_version=4)
-
-
-def _stored_inputs(path: Path) -> str | None:
-    return _read(path).metadata.get("grokutils", {}).get("inputs")

@@ -7,6 +7,8 @@ import shutil
 from pathlib import Path
 
 import plotly
+from pybtex.plugin import register_plugin
+from sphinx.search import languages
 
 from ..figures import page
 from . import (
@@ -33,7 +35,7 @@ MADE = {  # what stands where a directive of that name does, once every document
     "scorecard": scorecard.scorecard,
     "rules": scorecard.rules,
     "cards": landing.cards,
-    "landing-live": landing.live,
+    "landing-live": lambda app, docname, node: {},
     "execution": tables.execution,
     "citation": cite.citation,
     "downloads": cite.downloads,
@@ -55,21 +57,17 @@ def setup(app) -> dict:
     """Connect the parts."""
     app.add_node(tables.placeholder)
     app.add_node(cells.mark, html=(cells.visit_mark, cells.depart_mark))
-    app.add_node(cells.place, html=(cells.visit_place, cells.depart_place))
     for name in MADE:
         app.add_directive(name, tables.Made)
     app.add_directive("finding", landing.Finding)
     app.add_directive("benchmarks", tables.Benchmarks)
     app.add_directive("modules", reference.Modules)
     app.connect("autodoc-process-docstring", reference.process_docstring)
-    citing.register()
-    app.set_html_assets_policy(
-        "always"
-    )  # claims bring equations to pages that have none of their own; head.slim takes out
+    register_plugin("pybtex.style.formatting", "book", citing.AuthorYear)
+    languages["en"] = search.English
+    # claims bring equations to pages that have none of their own; head.slim takes out
+    app.set_html_assets_policy("always")
     app.connect("config-inited", _configure, priority=900)
-    app.connect("config-inited", head.configure, priority=901)
-    app.connect("config-inited", offers.configure, priority=902)
-    app.connect("config-inited", search.configure, priority=903)
     app.connect("builder-inited", _copy_assets)
     app.connect("env-purge-doc", lambda app, env, name: rendering.claims_of(env).pop(name, None))
     app.connect("doctree-read", cells.prepare, priority=400)  # before Sphinx collects the titles
@@ -77,7 +75,7 @@ def setup(app) -> dict:
     app.connect("env-updated", tables.outdated)
     app.connect("doctree-resolved", tables.filler({**MADE, "finding": landing.finding}))
     app.connect("doctree-resolved", offers.write, priority=900)
-    app.connect("html-page-context", _scripts, priority=900)
+    app.connect("html-page-context", _list_of_references, priority=900)
     app.connect("html-page-context", offers.buttons, priority=900)
     app.connect("html-page-context", search.scripts, priority=900)
     app.connect("build-finished", search.write_texts)
@@ -87,28 +85,19 @@ def setup(app) -> dict:
     return {"version": "1", "env_version": 1, "parallel_read_safe": False, "parallel_write_safe": True}
 
 
-def cache(root: Path = inputs.ROOT) -> Path:
-    """Where executed chapters are kept: a folder for each state of the science code and the environment.
-
-    Its name is why no page is ever stale: jupyter-cache alone looks only at a notebook's code cells.
-    """
-    return root / "_build" / "executed" / inputs.science(root)
-
-
 def _configure(app, config) -> None:
-    config.nb_execution_cache_path = str(cache())
+    config.nb_execution_cache_path = str(inputs.cache())
     if os.environ.get("BOOK_EXECUTE") == "off":  # show the outputs that the repository holds
         config.nb_execution_mode = "off"
-    options = dict(config.html_theme_options)
+    options = config.html_theme_options
     where = address.of_build()
     if where is None:  # no address yet: no buttons that lead nowhere
-        options.update(launch_buttons={}, use_repository_button=False, use_source_button=False)
+        options.update(use_repository_button=False, use_source_button=False)
         options.pop("repository_url", None)
     else:
-        options.update(
-            repository_url=f"https://github.com/{where.repository}", repository_branch=where.branch
-        )
-    config.html_theme_options = options
+        address_of = f"https://github.com/{where.repository}"
+        options.update(repository_url=address_of, repository_branch=where.branch)
+        config.html_baseurl = head.site_address()
 
 
 def _copy_assets(app) -> None:
@@ -127,7 +116,6 @@ def _copy_assets(app) -> None:
         static.joinpath(name).write_text(page.asset(name), encoding="utf-8")
 
 
-def _scripts(app, pagename, templatename, context, doctree) -> None:
-    """A bibliography that is a list."""
+def _list_of_references(app, pagename, templatename, context, doctree) -> None:
     if "body" in context:  # docutils' roles for a bibliography are no list to a screen reader
         context["body"] = context["body"].replace('role="doc-biblioentry"', 'role="listitem"')

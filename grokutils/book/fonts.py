@@ -14,14 +14,10 @@ from fontTools.varLib import instancer
 from . import inputs
 
 FACES = {  # file in the built site: package, file in the package
-    "serif": ("fontpkg-source-serif-4", "fontpkg_source_serif_4/files/SourceSerif4[opsz,wght].ttf"),
-    "serif-italic": (
-        "fontpkg-source-serif-4",
-        "fontpkg_source_serif_4/files/SourceSerif4-Italic[opsz,wght].ttf",
-    ),
-    "sans": ("fontpkg-source-sans-3", "fontpkg_source_sans_3/files/SourceSans3[wght].ttf"),
+    "serif": ("fontpkg-source-serif-4", "SourceSerif4[opsz,wght].ttf"),
+    "serif-italic": ("fontpkg-source-serif-4", "SourceSerif4-Italic[opsz,wght].ttf"),
+    "sans": ("fontpkg-source-sans-3", "SourceSans3[wght].ttf"),
 }
-LICENCES = ("fontpkg_source_serif_4/LICENSE", "fontpkg_source_sans_3/LICENSE")
 # Latin, Greek, punctuation, raised and lowered signs, arrows, operators, marks of verdicts
 LETTERS = "20-17F 370-3FF 2010-2026 2030-2034 2070-209F 20AC 2190-21D4 2200-22FE 2713 2717"
 AXES = {"wght": (400, 700), "opsz": 14}  # weights that the page uses, drawn for text of that size
@@ -32,16 +28,15 @@ def write(folder: Path) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     recipe = hashlib.sha256(Path(__file__).read_bytes()).hexdigest()[:12]
     for name, (package, file) in FACES.items():
-        source = distribution(package)
+        source, inside = distribution(package), package.replace("-", "_")
         kept = inputs.ROOT / "_build" / "fonts" / f"{name}-{source.version}-{recipe}.woff2"
         if not kept.exists():
             kept.parent.mkdir(parents=True, exist_ok=True)
             part = kept.with_suffix(".part")
-            _cut(Path(source.locate_file(file)), part)
+            _cut(Path(source.locate_file(f"{inside}/files/{file}")), part)
             part.replace(kept)
         shutil.copy2(kept, folder / f"{name}.woff2")
-    for (package, _), licence in zip((FACES["serif"], FACES["sans"]), LICENCES, strict=True):
-        shutil.copy2(distribution(package).locate_file(licence), folder / f"LICENSE-{package}.txt")
+        shutil.copy2(source.locate_file(f"{inside}/LICENSE"), folder / f"LICENSE-{package}.txt")
 
 
 def _cut(source: Path, target: Path) -> None:

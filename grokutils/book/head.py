@@ -7,19 +7,9 @@ import re
 
 from docutils import nodes
 
-from . import address, cells, inputs, pictures
+from . import address, cells, pictures
 
 LONGEST = 300  # characters of a description
-CITE = "book/cite"  # the page that every footer links to
-
-
-def configure(app, config) -> None:
-    """Our templates, our footer, and the site's own address if it is known."""
-    config.templates_path = [*config.templates_path, str(inputs.PUBLISHING / "templates")]
-    if site := site_address():
-        config.html_baseurl = site
-    footer = ["book-footer.html", "author.html", "copyright.html"]
-    config.html_theme_options = {**config.html_theme_options, "footer_content_items": footer}
 
 
 def site_address() -> str:
@@ -32,7 +22,7 @@ def site_address() -> str:
 
 
 def describe(app, pagename, templatename, context, doctree) -> None:
-    """Sphinx's event for each page: its description and picture, the links of its footer."""
+    """Sphinx's event for each page: its description and picture."""
     title = re.sub(r"<[^>]+>", "", context.get("title", ""))
     picture, site = pictures.SOCIAL.format(pictures.of_page(app, pagename)), site_address()
     entries = {
@@ -43,18 +33,8 @@ def describe(app, pagename, templatename, context, doctree) -> None:
         "og:image": site + picture if site else context["pathto"](picture, resource=True),
         **({"og:url": f"{site}{pagename}.html"} if site else {}),
     }
-    lines = [f'<meta name="description" content="{html.escape(entries["og:description"])}">']
-    lines += [f'<meta property="{key}" content="{html.escape(text)}">' for key, text in entries.items()]
-    context["book_head"] = "\n  ".join(lines)
+    context["book_head"] = entries
     context["metatags"] = ""  # MyST's own may hold a second description
-    page = context["pathto"](CITE).rstrip("#")  # on that page itself it is "#"
-    context["book_links"] = [
-        ("Cite", f"{page}#how-to-cite"),
-        ("PDF and zip", f"{page}#pdf-and-zip"),
-        ("Source", f"{page}#source"),
-        ("Run in Colab", f"{page}#run-it"),
-        ("Scorecard", context["pathto"]("book/scorecard")),
-    ]
 
 
 def description(doctree) -> str:
@@ -62,16 +42,13 @@ def description(doctree) -> str:
     if doctree is None:
         return ""
     found = cells.opening(doctree).get("answer")
-    found = found or next((p for p in doctree.findall(nodes.paragraph) if is_prose(p)), None)
+    # text of the page itself, not a note of the build or a caption
+    own = (p for p in doctree.findall(nodes.paragraph) if "chapter-time" not in p["classes"])
+    found = found or next((p for p in own if len(p.astext()) > 40), None)
     if found is None:
         return ""
     text = " ".join(found.astext().split()).removeprefix("Answer. ")
     return text if len(text) <= LONGEST else text[: LONGEST - 2].rpartition(" ")[0] + " …"
-
-
-def is_prose(paragraph) -> bool:
-    """Whether a paragraph is text of the page itself, not a note of the build or a caption."""
-    return "chapter-time" not in paragraph["classes"] and len(paragraph.astext()) > 40
 
 
 def slim(app, pagename, templatename, context, doctree) -> None:

@@ -51,9 +51,17 @@ def stamp(root: Path = ROOT) -> tuple:
     return tuple((path, fact.st_mtime_ns, fact.st_size) for path, fact in facts)
 
 
-def notebook(cells: list[dict], root: Path = ROOT) -> str:
-    """Hash of all that a notebook's outputs depend on: its code cells but set-up, and :func:`science`."""
-    digest = hashlib.sha256(science(root).encode())
+def cache(root: Path = ROOT) -> Path:
+    """Where executed chapters are kept: a folder for each state of the science code and the environment.
+
+    Its name is why no page is ever stale: jupyter-cache alone looks only at a notebook's code cells.
+    """
+    return root / "_build" / "executed" / science(root)
+
+
+def notebook(cells: list[dict], around: str | None = None) -> str:
+    """Hash of all that a notebook's outputs depend on: its code cells but set-up, and :func:`science` or ``around``."""
+    digest = hashlib.sha256((around or science()).encode())
     for cell in cells:
         if cell["cell_type"] == "code" and "setup" not in cell["metadata"].get("tags", []):
             digest.update("".join(cell["source"]).encode())
@@ -82,9 +90,6 @@ def site(root: Path = ROOT) -> str:
 def _meaning(source: str) -> str:
     tree = ast.parse(source)
     for node in ast.walk(tree):
-        if (
-            isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef)
-            and ast.get_docstring(node) is not None
-        ):
+        if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef) and ast.get_docstring(node):
             node.body[0].value.value = ""
     return ast.dump(tree)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import html
 import re
 from collections import Counter
 from pathlib import Path
@@ -12,7 +11,7 @@ from docutils import nodes
 from docutils.parsers.rst import directives
 from sphinx.util import logging
 
-from ..claims import MARKS, PROVED
+from ..claims import MARKS
 from . import cells, head, pictures, scorecard, tables
 
 WORDS_A_MINUTE = 200  # of a text with equations
@@ -33,92 +32,46 @@ class Finding(tables.Made):
     }
 
     def run(self) -> list[nodes.Node]:
-        made = tables.placeholder(
-            table="finding",
-            claim=self.arguments[0],
-            pattern=self.options["number"],
-            join=self.options.get("join", " "),
-            unit=self.options.get("unit", ""),
-        )
+        options = {"join": " ", "unit": "", **self.options}
+        made = tables.placeholder(table=self.name, claim=self.arguments[0], **options)
         self.set_source_info(made)
         text = nodes.container(classes=["finding-text"])
         self.state.nested_parse(self.content, self.content_offset, text)
         return [nodes.container("", made, text, classes=["finding"])]
 
 
-def finding(app, docname: str, node) -> str:
+def finding(app, docname: str, node) -> dict:
     """A number, large, and the verdict that it led to."""
-    found = {record["name"]: (page, record) for page, record in scorecard.claims(app)}
-    page, record = found.get(node["claim"], ("", {"measured": ""}))
-    match = re.search(node["pattern"], record["measured"])
+    found = {claim["name"]: claim for claim in scorecard.claims(app, docname)}
+    claim = found.get(node["claim"], {"measured": "no such claim"})
+    match = re.search(node["number"], claim["measured"])
     if match is None:
-        text = f"{node['pattern']!r} is not in what claim {node['claim']!r} measured: {record['measured'] or 'no such claim'}"
+        text = f"{node['number']!r} is not in what claim {node['claim']!r} measured: {claim['measured']}"
         logging.getLogger(__name__).warning(text, location=node)
-        return ""
+        return {}
     number = f"{node['join'].join(match.groups() or [match[0]]).strip()} {node['unit']}"
-    link = scorecard.link(app, docname, page, record)
-    return f'<a class="finding-number" href="{link}">{html.escape(number.strip())}</a>'
+    return {"number": number.strip(), "link": claim["link"]}
 
 
-ALT = (
-    "Above, four addition tables along slow time: at first only the training pairs are right, at the end all of them. "
-    "Below, the embeddings of the tokens at the same times: a shapeless cloud becomes a ring."
-)
-CAPTION = (
-    "A network whose readout always fits its training data, along slow time. Above, the addition table (grey: training pairs; "
-    "blue: right; orange: wrong). Below, the tokens in the plane of one frequency. Nothing here has ever seen a test pair."
-)
-LIVE = ("laboratory", "laboratory_flows", "laboratory_drawing", "landing")  # its scripts, in this order
-
-
-def live(app, docname: str, node) -> str:
-    """The thing itself: a still picture, which landing.js replaces by the running equation."""
-    root = "../" * docname.count("/")
-    scripts = "".join(f'<script defer src="{root}_static/{name}.js"></script>' for name in LIVE)
-    return (
-        f'<link rel="stylesheet" href="{root}_static/laboratory.css">'
-        f'<figure class="hero-figure"><div id="landing-live"><img src="{root}_static/cover.png" alt="{ALT}"></div>'
-        f"<figcaption>{CAPTION}</figcaption></figure>{scripts}"
-    )
-
-
-def cards(app, docname: str, node) -> str:
+def cards(app, docname: str, node) -> dict:
     """A card for each chapter: picture, question, answer, reading time, verdicts, running time."""
-    claims = Counter()
-    for page, record in scorecard.claims(app):
-        claims[page, record["verdict"]] += 1
-    made = [
-        card(app, docname, page, claims) for page in tables.in_reading_order(app.env) if cells.number(page)
-    ]
-    return f'<ol class="cards">{"".join(made)}</ol>'
-
-
-def card(app, docname: str, page: str, claims: Counter) -> str:
-    """One chapter's card."""
-    doctree = app.env.get_doctree(page)
-    said = cells.opening(doctree)
-    title = html.escape(app.env.titles[page].astext())
-    question = sentence(said["question"]) if "question" in said else ""
-    answer = sentence(said["answer"]) if "answer" in said else head.description(doctree)
-    answer = answer.partition(". ")[0].rstrip(".") + "."
-    link = app.builder.get_relative_uri(docname, page)
-    picture = pictures.of_page(app, page)
-    root = "../" * docname.count("/")
-    verdicts = [v for v in (*scorecard.ORDER, PROVED) if claims[page, v]]
-    dots = "".join(
-        f'<span class="dot dot-{scorecard.SHORT[v]}">{MARKS[v]}</span>' * claims[page, v] for v in verdicts
-    )
-    spoken = ", ".join(f"{claims[page, v]} {v}" for v in verdicts) or "no claims"
-    run = tables.duration(Path(app.env.doc2path(page)))
-    return (
-        f'<li class="chapter-card"><a class="card-link" href="{link}">'
-        f'<img src="{root}{pictures.CARD.format(picture)}" alt="" width="640" height="320">'
-        f'<span class="card-title">{title}</span></a>'
-        + (f'<p class="card-question">{html.escape(question)}</p>' if question else "")
-        + f'<p class="card-answer">{html.escape(answer)}</p>'
-        f'<p class="card-dots" role="img" aria-label="Verdicts: {spoken}">{dots}</p>'
-        f'<p class="card-times">{minutes(doctree)} min to read · {run} to run</p></li>'
-    )
+    claims = Counter((claim["page"], claim["verdict"]) for claim in scorecard.claims(app, docname))
+    made = []
+    for page in filter(cells.number, app.env.collect_relations()):
+        doctree = app.env.get_doctree(page)
+        said = {word: sentence(paragraph) for word, paragraph in cells.opening(doctree).items()}
+        card = {
+            "link": app.builder.get_relative_uri(docname, page),
+            "picture": pictures.CARD.format(pictures.of_page(app, page)),
+            "title": app.env.titles[page].astext(),
+            "question": said.get("question"),
+            "answer": (said.get("answer") or head.description(doctree)).partition(". ")[0].rstrip("."),
+            "verdicts": [(v, s, claims[page, v]) for v, s in scorecard.SHORT.items() if claims[page, v]],
+            "minutes": minutes(doctree),
+            "run": tables.duration(Path(app.env.doc2path(page))),
+        }
+        made.append(card)
+    return {"cards": made, "marks": MARKS}
 
 
 def sentence(paragraph) -> str:

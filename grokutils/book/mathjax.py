@@ -16,5 +16,4 @@ def copy(target: Path, parts: tuple[str, ...]) -> None:
             shutil.copytree(source / "es5" / part, target / part, dirs_exist_ok=True)
         else:
             shutil.copy2(source / "es5" / part, target / part)
-    for licence in [p for p in (source / "LICENSE", source.parent / "LICENSE") if p.exists()][:1]:
-        shutil.copy2(licence, target)
+    shutil.copy2(source / "LICENSE", target)

@@ -10,16 +10,6 @@ from . import address, cite, head, plain, standalone
 FOLDER = "standalone"  # of the built site
 
 
-def configure(app, config) -> None:
-    """Our buttons in place of the theme's, which offer the notebook with its raw directives."""
-    config.html_theme_options = {
-        **config.html_theme_options,
-        "use_download_button": False,
-        "launch_buttons": {},
-    }
-    config.html_copy_source = False
-
-
 def write(app, doctree, docname: str) -> None:
     """Sphinx's event for each resolved document: write a chapter's notebook beside the pages."""
     if app.builder.name != "html" or not is_notebook(app, docname):
@@ -44,7 +34,7 @@ def buttons(app, pagename, templatename, context, doctree) -> None:
     link, whole = context["pathto"], "How to cite the book, and the whole of it as one file"
     offered = [
         _button("download-pdf", "file-pdf", "Print this page, or save it as PDF", "javascript", text="Print", javascript="window.print()"),
-        _button("cite", "box-archive", whole, text="Cite, PDF, zip", url=link(head.CITE)),
+        _button("cite", "box-archive", whole, text="Cite, PDF, zip", url=link("book/cite")),
     ]  # fmt: skip
     if is_notebook(app, pagename):
         file = link(f"{FOLDER}/{pagename.rpartition('/')[2]}.ipynb", resource=True)

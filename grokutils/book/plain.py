@@ -34,10 +34,7 @@ class Writer:
 
     def blocks(self, node: nodes.Node, level: int = 0) -> list[str]:
         """The children of ``node`` as blocks of Markdown, one after the other."""
-        made: list[str] = []
-        for child in node.children:
-            made += self.block(child, level)
-        return made
+        return [text for child in node.children for text in self.block(child, level)]
 
     def block(self, node: nodes.Node, level: int = 0) -> list[str]:
         """One node as blocks of Markdown; ``level`` is the number of sections around it."""
@@ -48,7 +45,7 @@ class Writer:
             return write(node, level)
         if isinstance(node, SILENT):
             return []
-        if isinstance(node, nodes.Admonition) or "admonition" in node.get("classes", ()):
+        if isinstance(node, nodes.Admonition | nodes.block_quote) or "admonition" in node.get("classes", ()):
             return self._quote(self.blocks(node, level))
         if isinstance(node, nodes.Inline | nodes.Text | nodes.image):
             return [self.inline(node)]
@@ -74,12 +71,9 @@ class Writer:
         text = node.astext().strip()
         if number := self._number("displaymath", node) or node.get("number"):
             # a tag inside an environment that aligns must stand in its last line, so the whole is wrapped
-            body = (
-                f"\\begin{{aligned}}{text}\\end{{aligned}}"
-                if "\\\\" in text and "\\begin" not in text
-                else text
-            )
-            return [f"$$\n{body} \\tag{{{number}}}\n$$"]
+            if "\\\\" in text and "\\begin" not in text:
+                text = f"\\begin{{aligned}}{text}\\end{{aligned}}"
+            return [f"$$\n{text} \\tag{{{number}}}\n$$"]
         return [text if node.get("nowrap") else f"$$\n{text}\n$$"]
 
     def _literal_block(self, node, level):
@@ -111,9 +105,6 @@ class Writer:
             made.append(f"**{terms}**: " + "\n\n".join(self.blocks(definition, level)))
         return made
 
-    def _block_quote(self, node, level):
-        return self._quote(self.blocks(node, level))
-
     def _quote(self, blocks: list[str]) -> list[str]:
         lines = "\n\n".join(blocks).split("\n")
         return ["\n".join(f"> {line}".rstrip() for line in lines)]
@@ -127,10 +118,8 @@ class Writer:
         return ["\n".join(f"| {' | '.join(row)} |" for row in rows)]
 
     def _figure(self, node, level):
-        made = [self.inline(image) for image in node.findall(nodes.image)]
-        return made + [
-            text for caption in node.findall(nodes.caption) for text in self._caption(caption, level)
-        ]
+        images = [self.inline(image) for image in node.findall(nodes.image)]
+        return images + [text for c in node.findall(nodes.caption) for text in self._caption(c, level)]
 
     def _caption(self, node, level):
         number = self._number("figure", node.parent)
@@ -205,16 +194,14 @@ def notebook(source: dict, doctree: nodes.document, numbers: dict, base: str = "
     """
     made = copy.deepcopy(source)
     code = {at: cell for at, cell in enumerate(made["cells"]) if cell["cell_type"] == "code"}
-    writer, found, text = Writer(numbers, base), [], []
-    seen: list[int] = []
+    writer, found, text, seen = Writer(numbers, base), [], [], []
 
     def flush() -> None:
         if text:
             body = "\n\n".join(text)
             name = uuid.uuid5(uuid.NAMESPACE_OID, f"{len(found)} {body}").hex[:8]
-            found.append(
-                {"cell_type": "markdown", "id": name, "metadata": {}, "source": body.splitlines(True)}
-            )
+            cell = {"cell_type": "markdown", "id": name, "metadata": {}, "source": body.splitlines(True)}
+            found.append(cell)
             text.clear()
 
     def walk(node, level: int) -> None:
@@ -225,7 +212,7 @@ def notebook(source: dict, doctree: nodes.document, numbers: dict, base: str = "
                 seen.append(child["cell_index"])
                 found.append(fold(code[child["cell_index"]]))
                 text.extend(captions(child, writer))
-            elif kind in ("lead", "cell_code_output") or isinstance(child, cells.mark):
+            elif kind == "lead":
                 continue  # the cell itself stands where the notebook has it
             elif isinstance(child, nodes.section) or kind is not None or type(child) is nodes.container:
                 walk(child, level + isinstance(child, nodes.section))
@@ -243,16 +230,11 @@ def notebook(source: dict, doctree: nodes.document, numbers: dict, base: str = "
 
 def captions(cell, writer: Writer) -> list[str]:
     """The numbered captions of a cell's figures, which for the lead stand elsewhere."""
-    lead = (
-        n for n in cell.document.findall() if isinstance(n, nodes.container) and n.get("nb_element") == "lead"
-    )
-    return [
-        line
-        for output in (cell, *(lead if "lead" in cells.tags(cell) else ()))
-        for figure in output.findall(nodes.figure)
-        for caption in figure.findall(nodes.caption)
-        for line in writer.block(caption)
-    ]
+    outputs = [cell]
+    if "lead" in cells.tags(cell):
+        outputs += [n for n in cell.document.findall(nodes.container) if n.get("nb_element") == "lead"]
+    found = [caption for output in outputs for caption in output.findall(nodes.caption)]
+    return [line for caption in found for line in writer.block(caption)]
 
 
 def fold(cell: dict) -> dict:

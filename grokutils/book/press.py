@@ -9,9 +9,8 @@ from pathlib import Path
 
 NAME = "the-geometry-of-grokking"
 MINUTES = 10  # what Chromium may take to typeset the whole book, and again to print it
-SCRIPT = Path(__file__).with_name(
-    "press.js"
-)  # makes of the single page a book: title, contents, running heads
+SCRIPT = Path(__file__).with_name("press.js")  # makes of the single page a book: title, contents, heads
+PAPER = {"outline": True, "tagged": True, "prefer_css_page_size": True, "print_background": True}
 
 # Page numbers in the contents; where nothing is listed, nothing happens.
 NUMBER = """pages => document.querySelectorAll(".press-contents a").forEach(
@@ -20,6 +19,7 @@ NUMBER = """pages => document.querySelectorAll(".press-contents a").forEach(
 
 def pack(site: Path, target: Path) -> None:
     """Write the built ``site`` as a zip file with one folder inside: unpack it and open index.html."""
+    target.parent.mkdir(parents=True, exist_ok=True)
     with zipfile.ZipFile(target, "w", zipfile.ZIP_DEFLATED) as archive:
         for path in sorted(site.rglob("*")):
             if path.is_file() and path.name not in (".buildinfo", "objects.inv"):
@@ -54,9 +54,7 @@ def print_pdf(page: Path, target: Path) -> None:
         opened.emulate_media(media="print")
         opened.evaluate(SCRIPT.read_text(encoding="utf-8"))
         for _ in range(2):  # the second time, the contents know where each chapter came to lie
-            opened.pdf(
-                path=target, outline=True, tagged=True, prefer_css_page_size=True, print_background=True
-            )
+            opened.pdf(path=target, **PAPER)
             opened.evaluate(NUMBER, pages(target))
         browser.close()
 

@@ -17,7 +17,6 @@ from sphinx.util.docutils import SphinxDirective
 from . import chapters
 from .inputs import ROOT
 
-RULE = re.compile(r"-{3,}$")
 # Code and roles stay as they are; elsewhere norms, powers and indices must not be taken for markup.
 MARKUP = re.compile(r"(``.+?``|:\w+:`.+?`)")
 
@@ -25,52 +24,32 @@ NAPOLEON = Config(napoleon_use_rtype=False, napoleon_use_ivar=True)
 
 # As data flows; a module that is not named here comes after these.
 ORDER = (
-    "tasks",
-    "activations",
-    "models",
-    "losses",
-    "linearization",
-    "zero_loss",
-    "flow",
-    "training",
-    "isolated",
-    "records",
-    "fourier",
-    "alignment",
-    "delay",
-    "symbolic",
-    "toys",
-)
+    "tasks", "activations", "models", "losses", "linearization", "zero_loss", "flow", "training", "isolated",
+    "records", "fourier", "alignment", "delay", "symbolic", "toys",
+)  # fmt: skip
+MODULE = """## {module}
+
+```{{eval-rst}}
+.. currentmodule:: grokutils.{module}
+.. autosummary::
+   :nosignatures:
+
+   {names}
+
+.. automodule:: grokutils.{module}
+```
+"""
 
 
 class Modules(SphinxDirective):
     """``{modules}``: every public module of grokutils, documented from its docstrings."""
 
     def run(self) -> list[nodes.Node]:
-        text = [line for name in modules() for line in self._module(name)]
+        text = "\n".join(MODULE.format(module=m, names="\n   ".join(names(m))) for m in modules())
         made = nodes.section()
         made.document = self.state.document
-        self.state.nested_parse(StringList(text, source="grokutils"), 0, made, match_titles=True)
+        self.state.nested_parse(StringList(text.splitlines(), source="grokutils"), 0, made, match_titles=True)
         return made.children
-
-    @staticmethod
-    def _module(name: str) -> list[str]:
-        """A heading, one line for each public name, and then all of it."""
-        summary = [f"   {public}" for public in names(name)]
-        return [
-            f"## {name}",
-            "",
-            "```{eval-rst}",
-            f".. currentmodule:: grokutils.{name}",
-            ".. autosummary::",
-            "   :nosignatures:",
-            "",
-            *summary,
-            "",
-            f".. automodule:: grokutils.{name}",
-            "```",
-            "",
-        ]
 
 
 def names(module: str) -> list[str]:
@@ -91,7 +70,7 @@ def modules(root: Path = ROOT) -> list[str]:
 
 def process_docstring(app, what, name, obj, options, lines: list[str]) -> None:
     """Sphinx's event for each docstring: keep |x| and x_k, read the sections, and add the chapters."""
-    text = _split([_escaped(line) for line in lines])
+    text = _split("\n".join(map(_escaped, lines))).splitlines()
     lines[:] = NumpyDocstring(text, NAPOLEON, app, what, name, obj, options).lines()
     if what in ("class", "exception", "function") and (used := users().get(name)):
         links = ", ".join(f":doc:`{_short(page)} </{page}>`" for page in used)
@@ -106,18 +85,10 @@ def _escaped(line: str) -> str:
     return re.sub(r":(func|class|exc):`(\w+\.\w+)`", r":\1:`\2 <grokutils.\2>`", line)
 
 
-def _split(lines: list[str]) -> list[str]:
-    """In a section, "name : meaning" on one line as napoleon wants it: the meaning on lines of its own, not a type."""
-    made: list[str] = []
-    inside = False
-    for line, following in zip(lines, [*lines[1:], ""], strict=True):
-        inside = inside or bool(RULE.fullmatch(following.strip()) and line.strip())
-        term, colon, meaning = line.partition(" : ")
-        if inside and colon and not line[0].isspace():
-            made += [term, f"    {meaning}"]
-        else:
-            made.append(line)
-    return made
+def _split(text: str) -> str:
+    """In sections, "name : meaning" on one line as napoleon wants it: the meaning on lines of its own, not a type."""
+    before, rule, sections = text.partition("\n---")
+    return before + rule + re.sub(r"^(\S.*?) : (.*)$", r"\1\n    \2", sections, flags=re.M)
 
 
 def _short(page: str) -> str:

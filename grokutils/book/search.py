@@ -7,10 +7,7 @@ from pathlib import Path
 
 from docutils import nodes
 from sphinx import addnodes
-from sphinx.search import languages
 from sphinx.search.en import SearchEnglish
-
-from . import inputs
 
 TEXTS = "texts.js"
 
@@ -25,12 +22,6 @@ class English(SearchEnglish):
         """The stem of ``word``."""
         found = super().stem(word)
         return found[:-1] if found.endswith("kk") else found
-
-
-def configure(app, config) -> None:
-    """Our English, and our order of results."""
-    languages["en"] = English
-    config.html_search_scorer = str(inputs.PUBLISHING / "scorer.js")
 
 
 def scripts(app, pagename, templatename, context, doctree) -> None:

@@ -54,9 +54,7 @@ def packed(notebook: dict, root: Path = ROOT) -> dict:
     cell = SETUP_CELL.format(needed=_needed(root), archive=_archive(root, _experiments(made)))
     (setup,) = [c for c in made["cells"] if "setup" in c["metadata"].get("tags", [])]
     setup["source"] = cell.splitlines(keepends=True)
-    setup["metadata"].update(
-        cellView="form", jupyter={"source_hidden": True}
-    )  # folded in Colab, in JupyterLab
+    setup["metadata"].update(cellView="form", jupyter={"source_hidden": True})  # folded: Colab, JupyterLab
     return made
 
 

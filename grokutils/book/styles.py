@@ -24,9 +24,8 @@ def thin(app, exception) -> None:
     if sheets:
         words = named(out)
         for sheet in sheets:
-            sheet.write_text(
-                without_unused(ICONS.sub("", sheet.read_text(encoding="utf-8")), words), encoding="utf-8"
-            )
+            css = ICONS.sub("", sheet.read_text(encoding="utf-8"))
+            sheet.write_text(without_unused(css, words), encoding="utf-8")
 
 
 def named(out: Path) -> set[str]:

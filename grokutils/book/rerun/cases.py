@@ -246,9 +246,8 @@ def _yaml(chapter: Chapter, table: str, text: str) -> Iterator[dict]:
         where = f" in line {mark.line + 1}" if mark else ""
         raise Refused(f"{table}: is not plain YAML{where} ({getattr(error, 'problem', error)})") from error
     nodes = [] if tree is None else tree.value
-    if not isinstance(tree, yaml.SequenceNode | None) or not all(
-        isinstance(n, yaml.MappingNode) for n in nodes
-    ):
+    plain = isinstance(tree, yaml.SequenceNode | None)
+    if not plain or not all(isinstance(node, yaml.MappingNode) for node in nodes):
         raise Refused(f"{table}: must be a list of cases, each like '- {{p: 23, seed: 0}}'")
     for row in nodes:
         where = f"{table}, line {row.start_mark.line + 1}: "
@@ -276,9 +275,8 @@ def _plain(parameter: parameters.Parameter, node: yaml.Node):
 
 def _csv(chapter: Chapter, table: str, text: str) -> Iterator[dict]:
     head = text.partition("\n")[0]
-    delimiter = next(
-        (mark for mark in ",;\t" if mark in head), ","
-    )  # as spreadsheets in many countries write it
+    # as spreadsheets in many countries write it
+    delimiter = next((mark for mark in ",;\t" if mark in head), ",")
     lines = csv.reader(io.StringIO(text), strict=True, delimiter=delimiter)
     try:
         names = [name.strip() for name in next(lines, [])]

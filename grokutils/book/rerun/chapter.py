@@ -57,20 +57,9 @@ class Chapter:
                 return found[1]
         return self.name
 
-    def cells(self) -> list[str]:
-        """The sources of its code cells, without set-up."""
-        return [
-            cell.source
-            for cell in self.notebook.cells
-            if cell.cell_type == "code" and "setup" not in cell.metadata.get("tags", [])
-        ]
-
     def code(self) -> str:
         """Hash of all that outputs depend on besides the parameters: cells, grokutils, numerical packages."""
-        digest = hashlib.sha256(version().encode())
-        for source in self.cells():
-            digest.update(source.encode() + b"\0")
-        return digest.hexdigest()[:16]
+        return inputs.notebook(self.notebook.cells, version())
 
 
 def version() -> str:
@@ -131,9 +120,8 @@ def find(text: str) -> Chapter:
     if Path(text).suffix or "/" in text or "\\" in text:
         return _local(text)
     if not known:
-        raise Refused(
-            f"chapter '{text}': this grokutils came without the book; give a notebook's path or address"
-        )
+        instead = "give a notebook's path or address"
+        raise Refused(f"chapter '{text}': this grokutils came without the book; {instead}")
     words = [*known, *(name.partition("_")[2] for name in known)]
     raise Refused(f"there is no chapter '{text}'{meant(text, words)}: `grokutils list` shows them all")
 
@@ -143,13 +131,11 @@ def _local(text: str) -> Chapter:
     try:
         if not path.is_file():
             raise Refused(f"chapter '{text}': there is no such file")
-        if path.stat().st_size > LARGEST:
-            raise Refused(f"chapter '{text}': larger than {LARGEST // 10**6} MB, so no chapter")
-        return read(path.read_bytes(), path.stem)
-    except (OSError, ValueError) as error:
-        if isinstance(error, Refused):
-            raise
-        raise Refused(f"chapter '{text}': cannot be read ({getattr(error, 'strerror', error)})") from error
+        with path.open("rb") as file:
+            data = file.read(LARGEST + 1)
+    except OSError as error:
+        raise Refused(f"chapter '{text}': cannot be read ({error.strerror})") from error
+    return read(data, path.stem)
 
 
 def _fetched(address: str) -> bytes:
@@ -157,14 +143,10 @@ def _fetched(address: str) -> bytes:
     address = re.sub(r"^(https://github\.com/[^/]+/[^/]+)/blob/", r"\1/raw/", address)
     try:
         with urllib.request.urlopen(address, timeout=PATIENCE) as answer:
-            data = answer.read(LARGEST + 1)
+            return answer.read(LARGEST + 1)
     except (urllib.error.URLError, OSError, ValueError) as error:
-        raise Refused(
-            f"chapter '{address}': cannot be fetched ({getattr(error, 'reason', error)})"
-        ) from error
-    if len(data) > LARGEST:
-        raise Refused(f"chapter '{address}': larger than {LARGEST // 10**6} MB, so no chapter")
-    return data
+        why = getattr(error, "reason", error)
+        raise Refused(f"chapter '{address}': cannot be fetched ({why})") from error
 
 
 def read(data: bytes, name: str) -> Chapter:
@@ -173,6 +155,8 @@ def read(data: bytes, name: str) -> Chapter:
 
     # browsers and Colab name files "Copy of X", "X (1)"; folders are named by letters, digits, "_", "-" and "."
     name = re.sub(r"[^\w.-]+", "_", name).strip("_.-")[:LONGEST] or "notebook"
+    if len(data) > LARGEST:
+        raise Refused(f"chapter '{name}': larger than {LARGEST // 10**6} MB, so no chapter")
     try:
         content = json.loads(data)
         if not isinstance(content["cells"], list) or content["nbformat"] != 4:

@@ -16,7 +16,7 @@ from ..._version import __version__
 from . import cases, chapter, measures, work
 from .chapter import Refused
 from .progress import duration, first_line, label
-from .store import DiskFull, Store
+from .store import STATES, DiskFull, Store
 
 BAD, PIPE = 2, 141  # exit codes of what is refused, and of a reader who left; work.py has the others
 LONGEST = 350  # letters of a sentence, which may hold what was typed
@@ -29,9 +29,8 @@ class Commands(typer.core.TyperGroup):
         """Refuse ``-p NAME VALUE`` with what to write instead."""
         for option, name, value in zip(args, args[1:], args[2:], strict=False):
             if option == "-p" and name.isidentifier() and (value[:1] != "-" or value[1:2].isdigit()):
-                typer.echo(
-                    f"grokutils: -p {name} {value}: is papermill's way; write -p {name}={value}", err=True
-                )
+                told = f"grokutils: -p {name} {value}: is papermill's way; write -p {name}={value}"
+                typer.echo(told, err=True)
                 ctx.exit(BAD)
         return super().parse_args(ctx, args)
 
@@ -124,9 +123,8 @@ def list_(as_json: AsJson = False) -> None:
     """The chapters, how long each takes, and what it takes."""
     known = chapter.of_the_book()
     if not known:
-        raise Refused(
-            "this grokutils came without the book; `describe` and `run` take a notebook's path or address"
-        )
+        instead = "`describe` and `run` take a notebook's path or address"
+        raise Refused(f"this grokutils came without the book; {instead}")
     for name, path in known.items():
         found = chapter.read(path.read_bytes(), name)
         if as_json:
@@ -201,16 +199,14 @@ def status(folder: Folder, as_json: AsJson = False) -> None:
     """What of a folder's sweeps is finished, running, failed or missing."""
     store = Store(folder).existing()
     for plan in store.plans():
-        states = {case_id: _state(store, case_id) for case_id in plan["cases"]}
+        states = {case_id: store.state(case_id) for case_id in plan["cases"]}
         count = Counter(states.values())
         if as_json:
-            typer.echo(
-                json.dumps({"sweep": plan["sweep"], "chapter": plan["chapter"], **count, "cases": states})
-            )
+            facts = {"sweep": plan["sweep"], "chapter": plan["chapter"], **count, "cases": states}
+            typer.echo(json.dumps(facts))
             continue
-        typer.echo(
-            f"{plan['chapter']}, sweep {plan['sweep']}: {work.counted(len(states))}, {_counted(count)}"
-        )
+        said = ", ".join(f"{count[state]} {state}" for state in STATES if count[state])
+        typer.echo(f"{plan['chapter']}, sweep {plan['sweep']}: {work.counted(len(states))}, {said}")
         failed = [i for i, state in states.items() if state == "failed"]
         words = {i: label(i, plan["cases"][i], plan["swept"]) for i in failed}
         work.show([f"{words[i]}: {first_line(store.failure(i)['error'])}" for i in failed])
@@ -258,17 +254,3 @@ def _into(folder: Path) -> Path:
     if not os.access(folder, os.W_OK):
         raise Refused(f"'{folder}': is read-only; give a folder to write into by --out")
     return folder
-
-
-def _state(store: Store, case_id: str) -> str:
-    if store.done(case_id):
-        return "finished"
-    if store.running(case_id):
-        return "running"
-    return "failed" if store.failure(case_id) else "missing"
-
-
-def _counted(count: Counter) -> str:
-    return ", ".join(
-        f"{count[state]} {state}" for state in ("finished", "running", "failed", "missing") if count[state]
-    )

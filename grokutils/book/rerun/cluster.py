@@ -74,9 +74,8 @@ def connected(address: str | None, workers: int, retries: int) -> Iterator[Clien
 
 
 def _ours(stack: contextlib.ExitStack, workers: int, retries: int) -> Client:
-    scratch = stack.enter_context(
-        tempfile.TemporaryDirectory(prefix="grokutils-", ignore_cleanup_errors=True)
-    )
+    folder = tempfile.TemporaryDirectory(prefix="grokutils-", ignore_cleanup_errors=True)
+    scratch = stack.enter_context(folder)
     # nothing of a reader's own Dask configuration, here or in the workers
     for name in [name for name in os.environ if name.startswith("DASK_")]:
         del os.environ[name]
@@ -107,9 +106,8 @@ def _theirs(stack: contextlib.ExitStack, address: str) -> Client:
         known = asyncio.run(asyncio.wait_for(identity(), PATIENCE))
         client = Client(address, timeout=PATIENCE)
     except Exception as error:  # whatever listens there may answer anything
-        raise Refused(
-            f"--scheduler '{address}': no Dask scheduler answers there within {PATIENCE} s"
-        ) from error
+        why = f"no Dask scheduler answers there within {PATIENCE} s"
+        raise Refused(f"--scheduler '{address}': {why}") from error
     stack.callback(_close, client)
     if not known["workers"]:
         raise Refused(f"--scheduler '{address}': it has no workers; start some, then repeat")
@@ -213,7 +211,7 @@ def run(
                 waiting.append(case)
             elif not lacks(case) or store.stamp(case.id) != before[case.id]:
                 store.release(case.id)
-                watch.elsewhere(case)
+                watch.finished(case, {"status": "elsewhere"})
             else:
                 watch.submitted(case)
                 submit(case)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import json
 import tempfile
 import warnings
@@ -10,6 +9,7 @@ from collections import defaultdict
 from pathlib import Path
 
 import pandas as pd
+import xarray as xr
 
 from . import measures
 from .chapter import Refused
@@ -43,9 +43,7 @@ def table(store: Store, asked: dict[str, str] | None = None) -> pd.DataFrame:
     for name in names:
         if found[name].map(type).nunique() > 1:
             found[name] = found[name].map(str)
-    found["value"] = found["value"].astype(float)
-    for name in ("kind", "name", "verdict", "measured"):
-        found[name] = found[name].astype("string")
+    found = found.astype({**dict.fromkeys(COLUMNS, "string"), "value": float})
     return found.sort_values([*names[1:], "case", "kind", "name"], kind="stable", ignore_index=True)
 
 
@@ -77,8 +75,6 @@ def _plain(value):
 
 def records(store: Store) -> dict:
     """The records that the cases saved, by file name: datasets with one more dimension, ``case``, and its parameters."""
-    import xarray as xr
-
     found = defaultdict(list)
     for case_id, values in store.cases().items():
         for path in sorted((store.place(case_id) / "files").glob("*.nc")):
@@ -94,12 +90,8 @@ def records(store: Store) -> dict:
 
 def _joined(name: str, several: list):
     """Datasets of several cases as one; where a case has fewer steps or runs than another it has NaN."""
-    import xarray as xr
-
     counted = {d for one in several for d in one.dims if d not in one.indexes}
-    several = [
-        one.assign_coords({d: range(one.sizes[d]) for d in counted & set(one.dims)}) for one in several
-    ]
+    several = [one.assign_coords({d: range(one.sizes[d]) for d in counted & {*one.dims}}) for one in several]
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
@@ -112,9 +104,7 @@ def _joined(name: str, several: list):
 def write(store: Store, asked: dict[str, str] | None = None, out: Path | None = None) -> list[Path]:
     """Write ``table.parquet``, ``table.csv`` and ``records_NAME.nc`` into ``out``; returns their paths."""
     out, found = out or store.folder, table(store, asked)
-    packed = io.BytesIO()
-    found.to_parquet(packed, index=False)
-    contents = {"table.parquet": packed.getvalue(), "table.csv": found.to_csv(index=False)}
+    contents = {"table.parquet": found.to_parquet(index=False), "table.csv": found.to_csv(index=False)}
     with tempfile.TemporaryDirectory() as scratch:
         for name, dataset in records(store).items():
             packed = Path(scratch, "records.nc")

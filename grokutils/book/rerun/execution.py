@@ -15,6 +15,7 @@ from pathlib import Path
 
 import nbformat
 import psutil
+from distributed import get_worker
 
 from ...claims import MIME as CLAIM_MIME
 from .. import kernels
@@ -30,9 +31,8 @@ def execute(notebook: dict, values: dict, case_id: str, version: str, seconds=No
     Whatever the chapter does, this returns. Code that is not of ``version``, before or after, is an error.
     """
     if chapter.version() != version:
-        return lost(
-            f"the worker on {socket.gethostname()} holds another version of grokutils or of its packages"
-        )
+        where = f"the worker on {socket.gethostname()}"
+        return lost(f"{where} holds another version of grokutils or of its packages")
     from nbclient.exceptions import CellExecutionError, DeadKernelError
     from papermill.parameterize import parameterize_notebook
 
@@ -100,7 +100,11 @@ class Guard:
         self.count = 0
         self.began = self.ended = 0.0
         self.verdict = ""
-        self.worker = _worker()  # asked for here: the hooks below may be called in another thread
+        self.worker = None
+        with contextlib.suppress(
+            ValueError
+        ):  # no worker's thread; the hooks below may be called in yet another
+            self.worker = get_worker()
         self.key = self.worker and self.worker.get_current_task()
         self._over = threading.Event()
 
@@ -171,14 +175,6 @@ def _kill(kernel: psutil.Process) -> None:
         for process in (*kernel.children(recursive=True), kernel):
             with contextlib.suppress(psutil.Error):
                 process.kill()
-
-
-def _worker():
-    """The Dask worker that this thread works for, if any."""
-    from distributed import get_worker
-
-    with contextlib.suppress(ValueError):
-        return get_worker()
 
 
 def _left(folder: Path) -> dict[str, bytes]:

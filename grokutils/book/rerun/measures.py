@@ -57,7 +57,8 @@ def parsed(given: list[str] | None, records: list[str] | None = None) -> dict[st
 
 def check(chapter: Chapter, measures: dict[str, str], records: list[str]) -> None:
     """Refuse names that no cell of ``chapter`` sets; a cell with ``import *`` or magics may set anything."""
-    code = "\n".join(chapter.cells())
+    cells = [cell for cell in chapter.notebook.cells if cell.cell_type == "code"]
+    code = "\n".join(cell.source for cell in cells if "setup" not in cell.metadata.get("tags", []))
     try:
         known = {s.get_name() for s in _symbols(code, "exec") if s.is_assigned() or s.is_imported()}
     except (SyntaxError, ValueError):

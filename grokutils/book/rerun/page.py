@@ -12,40 +12,11 @@ from functools import cache
 from importlib.metadata import PackageNotFoundError
 from pathlib import Path
 
-from .. import mathjax
+from markupsafe import Markup
 
-# From cases/ID/ up to the folder of results, where :func:`assets` puts MathJax: no page asks the network.
-SCRIPT = "../../assets/mathjax/tex-mml-chtml.js"
+from .. import mathjax, templating
+
 MATHJAX = ("output/chtml/fonts", "input/tex/extensions", "tex-mml-chtml.js")
-
-STYLE = """
-:root { color-scheme: light dark; --ink: #1f2328; --ground: #fff; --soft: #f6f8fa; --line: #d0d7de; --muted: #59636e; }
-@media (prefers-color-scheme: dark) {
-  :root { --ink: #e6edf3; --ground: #14181e; --soft: #1f242c; --line: #3d444d; --muted: #9198a1; }
-  img { filter: invert(0.93) hue-rotate(180deg); }
-}
-body { background: var(--ground); color: var(--ink); font: 1rem/1.6 system-ui, sans-serif; margin: 0 auto; max-width: 50rem; overflow-wrap: anywhere; padding: 1rem; }
-h1, h2, h3 { line-height: 1.25; } a { color: #0b69c7; } img { max-width: 100%; height: auto; }
-@media (prefers-color-scheme: dark) { a { color: #6cb6ff; } }
-pre { background: var(--soft); border-radius: 0.25rem; font-size: 0.85rem; overflow-x: auto; padding: 0.6rem 0.8rem; }
-.jp-OutputArea pre { background: none; border-left: 2px solid var(--line); }
-.jp-InputPrompt, .jp-OutputPrompt, .anchor-link { display: none; }
-table { border-collapse: collapse; display: block; overflow-x: auto; } td, th { border-bottom: 1px solid var(--line); padding: 0.3rem 0.6rem; text-align: left; }
-.claim, .admonition { border: 1px solid var(--line); border-left: 0.35rem solid #7a7a7a; border-radius: 0.25rem; margin: 1rem 0; padding: 0.2rem 0.9rem; }
-.claim-holds { border-left-color: #009e73; } .claim-fails { border-left: 0.35rem double #d55e00; } .claim-correction { border-left: 0.35rem dashed #0072b2; }
-.claim-head, .admonition-title { font-weight: 600; } .claim-verdict { margin-right: 0.5rem; }
-.claim dl { display: grid; grid-template-columns: max-content 1fr; gap: 0.1rem 0.8rem; } .claim dt { color: var(--muted); } .claim dd { margin: 0; }
-mjx-container[display="true"] { overflow-x: auto; overflow-y: hidden; }
-"""
-SCRIPTS = (
-    "<script>window.MathJax = { tex: { inlineMath: [['$', '$'], ['\\\\(', '\\\\)']], tags: 'ams' }, options: { enableMenu: false } };</script>"
-    f'<script defer src="{SCRIPT}"></script>'
-)
-FRAME = """<!doctype html><html lang="en"><head><meta charset="utf-8">
-<meta name="viewport" content="width=device-width, initial-scale=1"><title>{title}</title>
-<style>{style}</style>{scripts}</head>
-<body><main>{body}</main></body></html>
-"""
 
 
 @cache
@@ -66,8 +37,9 @@ def of(notebook) -> str:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # nbconvert's, on alt text that the book keeps elsewhere
         body, _ = _exporter().from_notebook_node(_readable(notebook))
-    title = next(iter(re.findall(r"<h1[^>]*>(.*?)<", body)), "A chapter, re-run")
-    return FRAME.format(title=title, style=STYLE, scripts=SCRIPTS, body=body)
+    found = re.search(r"<h1[^>]*>(.*?)<", body)
+    title = Markup(found[1]) if found else "A chapter, re-run"
+    return templating.filled("rerun.html", title=title, body=Markup(body))
 
 
 def assets(folder: Path) -> None:

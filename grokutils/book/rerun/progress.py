@@ -54,22 +54,23 @@ class Watch:
         """``case`` is tried once more."""
         self.note(f"{self.label(case.id)} again: {why}")
 
-    def elsewhere(self, case: Case) -> None:
-        """Another command has finished ``case``."""
-        self.done.append(case.id)
-        self._over(case, "finished by another command")
-
     def finished(self, case: Case, result: dict) -> None:
-        """``case`` is kept."""
-        if result["status"] == "done":
+        """``case`` is kept: by another command, if its status is "elsewhere"."""
+        if result["status"] in ("done", "elsewhere"):
             self.done.append(case.id)
-            faults = "".join(f"; {name} is NaN ({why})" for name, why in result.get("faults", {}).items())
-            self._over(case, f"finished in {result['seconds']:.1f} s{faults}")
         else:
             self.failed[case.id] = result["error"]
-            self._over(case, f"failed, {first_line(result['error'])}")
+        self.ended(case, result)
 
-    def _over(self, case: Case, what: str) -> None:
+    def ended(self, case: Case, result: dict) -> None:
+        """Tell what became of ``case``."""
+        if result["status"] == "elsewhere":
+            what = "finished by another command"
+        elif result["status"] == "done":
+            faults = "".join(f"; {name} is NaN ({why})" for name, why in result.get("faults", {}).items())
+            what = f"finished in {result['seconds']:.1f} s{faults}"
+        else:
+            what = f"failed, {first_line(result['error'])}"
         with self._lock:
             self._cells.pop(case.id, None)
             ended, total = len(self.done) + len(self.failed), len(self.cases)
@@ -106,16 +107,8 @@ class Json(Watch):
     def again(self, case: Case, why: str) -> None:
         self.say("again", case=case.id, why=why)
 
-    def elsewhere(self, case: Case) -> None:
-        self.done.append(case.id)
-        self.say("elsewhere", case=case.id)
-
-    def finished(self, case: Case, result: dict) -> None:
-        if result["status"] == "done":
-            self.done.append(case.id)
-        else:
-            self.failed[case.id] = result["error"]
-        told = {key: result[key] for key in ("error", "seconds", "tries")}
+    def ended(self, case: Case, result: dict) -> None:
+        told = {key: result[key] for key in ("error", "seconds", "tries") if key in result}
         self.say(result["status"], **told, case=case.id)
 
 

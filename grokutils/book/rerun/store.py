@@ -27,6 +27,7 @@ except ImportError:  # Windows
 ROOM = 100_000_000  # bytes that must be free before a sweep starts
 FULL = (errno.ENOSPC, errno.EDQUOT)
 HELD = (errno.EACCES, errno.EAGAIN)  # how a system says that another process has the lock
+STATES = ("finished", "running", "failed", "missing")
 PARTS = ("cases", "failed", "plans")
 ID = re.compile(r"[0-9a-f]{16}")
 
@@ -66,9 +67,8 @@ class Store:
         try:
             self.claim("0" * 16) and self.release("0" * 16)
         except OSError as error:
-            raise Refused(
-                f"{at}: its file system keeps no locks ({error.strerror}); give a folder on another disk"
-            ) from error
+            why = f"its file system keeps no locks ({error.strerror})"
+            raise Refused(f"{at}: {why}; give a folder on another disk") from error
         if (kept := marker.read_text(encoding="utf-8").strip()) != chapter:
             raise Refused(f"{at}: holds results of chapter {kept}; give another folder")
         self._sweep_up()
@@ -77,9 +77,8 @@ class Store:
         """Refuse to start where too little space is free."""
         free = shutil.disk_usage(self.folder).free
         if free < ROOM:
-            raise Refused(
-                f"--out '{self.folder}': only {free // 10**6} MB are free; at least {ROOM // 10**6} are needed"
-            )
+            room = f"only {free // 10**6} MB are free; at least {ROOM // 10**6} are needed"
+            raise Refused(f"--out '{self.folder}': {room}")
 
     def existing(self) -> Store:
         """This store, if it holds results; somebody else's archive, or a read-only one, serves too."""
@@ -114,13 +113,19 @@ class Store:
         """Whether another command works on a case, as far as can be told here."""
         if fcntl is None or self._lock is None:
             return False
-        try:
+        with contextlib.suppress(OSError):
             if not self.claim(case_id):
                 return True
             self.release(case_id)
-        except OSError:
-            pass
         return False
+
+    def state(self, case_id: str) -> str:
+        """What became of a case: one of :data:`STATES`."""
+        if self.done(case_id):
+            return "finished"
+        if self.running(case_id):
+            return "running"
+        return "failed" if self.failure(case_id) else "missing"
 
     # ---- what is there
 
@@ -171,8 +176,7 @@ class Store:
         data = content.encode(errors="replace") if isinstance(content, str) else content
         scratch = path.with_name(f".{uuid.uuid4().hex}")
         try:
-            with open(scratch, "xb") as file:
-                _put(file, data)
+            _put(scratch, data)
             os.replace(scratch, path)
         except OSError as error:
             scratch.unlink(missing_ok=True)
@@ -190,14 +194,13 @@ class Store:
 
     def keep(self, case_id: str, files: dict[str, bytes], failed: bool) -> Path:
         """Put a case's files in its place, all or none."""
-        place, part = self.place(case_id, failed), self._part()
+        place, part = self.place(case_id, failed), self.folder / ".part" / uuid.uuid4().hex
         try:
             part.mkdir()
             for name, data in files.items():
                 target = part / name
                 target.parent.mkdir(parents=True, exist_ok=True)
-                with open(target, "wb") as file:
-                    _put(file, data)
+                _put(target, data)
             _flush(part)
             self._remove(place)
             os.rename(part, place)
@@ -208,9 +211,6 @@ class Store:
             shutil.rmtree(part, ignore_errors=True)
             raise _told(error, self.folder) from error
         return place
-
-    def _part(self) -> Path:
-        return self.folder / ".part" / uuid.uuid4().hex
 
     def _remove(self, place: Path) -> None:
         if place.exists():
@@ -238,10 +238,11 @@ def read_json(path: Path):
         return None
 
 
-def _put(file, data: bytes) -> None:
-    file.write(data)
-    file.flush()
-    os.fsync(file.fileno())
+def _put(path: Path, data: bytes) -> None:
+    with open(path, "xb") as file:
+        file.write(data)
+        file.flush()
+        os.fsync(file.fileno())
 
 
 def _flush(folder: Path) -> None:

@@ -165,9 +165,8 @@ def _end(kind, asked: Asked, stopped: str) -> None:
         typer.echo(f"failed  {kind.label(case_id)}: {progress.first_line(error)}\n        {place}")
     typer.echo(f"{len(kind.done)} finished, {len(kind.failed)} failed, {len(left)} left: {store.folder}")
     if stopped:
-        typer.echo(
-            f"grokutils: {stopped}; what is finished is kept: repeat the command to run the rest", err=True
-        )
+        rest = "what is finished is kept: repeat the command to run the rest"
+        typer.echo(f"grokutils: {stopped}; {rest}", err=True)
 
 
 def note(asked: Asked) -> None:
