@@ -164,7 +164,7 @@ class Prediction:
 
     def __str__(self) -> str:
         if self.flow is None:
-            return ". ".join(["No prediction", *self.warnings]) + "."
+            return f"No prediction: {'; '.join(self.warnings)}."
         end = float(self.flow.tau[-1])
         said = [_in_words(name, clock, end, self.pace) for name, clock in self.clocks.items()]
         if math.isfinite(self.memorized):
@@ -380,6 +380,8 @@ def _doubts(model, task, loss, theta, path, times, struck, almost: str, at: int,
     early = [name for name, clock in struck.items() if clock.tau <= float(path.tau[0])]
     if early:
         notes.append(f"nothing to predict for {', '.join(early)}: that is so from the start of the flow")
+    if not isinstance(model, TwoLayer):
+        notes.append(f"the intervals were set on the book's own two-layer networks: for {model.name} they are a guess")
     name, first = next(iter(struck.items()))
     if name.startswith("loss") and first.tau - times[almost] > LEVEL * first.tau:
         notes.append("the held-out loss is almost level at the threshold: the time is ill-determined")

@@ -234,6 +234,12 @@ def test_nothing_is_warned_of_where_all_is_well(made):
     assert made.sharpness[1] < 2
 
 
+def test_intervals_of_other_networks_than_those_they_were_set_on_are_a_guess():
+    deep = models.mlp([5, 8, 8, 5], "gelu")
+    assert warned(briefly(deep, tau_end=0.05), f"own two-layer networks: for {deep.name} they are a guess")
+    assert not warned(briefly(tau_end=0.05), "they are a guess")
+
+
 def test_run_that_cannot_memorize_is_said_so():
     made = delay.predict_delay(MODEL, TASK, lr=1.0, weight_decay=0.05, patience=200)
     assert warned(made, "does not memorize within 200 steps")
