@@ -381,7 +381,9 @@ def _doubts(model, task, loss, theta, path, times, struck, almost: str, at: int,
     if early:
         notes.append(f"nothing to predict for {', '.join(early)}: that is so from the start of the flow")
     if not isinstance(model, TwoLayer):
-        notes.append(f"the intervals were set on the book's own two-layer networks: for {model.name} they are a guess")
+        notes.append(
+            f"the intervals were set on the book's own two-layer networks: for {model.name} they are a guess"
+        )
     name, first = next(iter(struck.items()))
     if name.startswith("loss") and first.tau - times[almost] > LEVEL * first.tau:
         notes.append("the held-out loss is almost level at the threshold: the time is ill-determined")
