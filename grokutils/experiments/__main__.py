@@ -4,11 +4,12 @@ import argparse
 
 import torch
 
-from . import causes, deep, design, digits, interventions, noise, price, quiet, sooner
+from . import causes, deep, design, digits, interventions, noise, price, quiet, sooner, tables
 from .running import run
 
 WHOLE = {
     "price": (price, "price curves"),
+    "tables": (tables, "prices of larger tables as a whole"),
     "causes": (causes, "delays whose cause is known"),
     "digits": (digits, "handwritten digits"),
     "sooner": (sooner, "settings from theory, rivals, penalties and solves"),

@@ -10,6 +10,7 @@ import torch
 
 from grokutils import records
 from grokutils.experiments import price as experiment
+from grokutils.experiments import tables
 from grokutils.experiments.running import run
 from grokutils.models import two_layer
 from grokutils.price import (
@@ -147,6 +148,16 @@ def test_thresholds_of_straight_curves():
     rows = pd.concat([pd.DataFrame(true | flow), pd.DataFrame(shuffled | flow)])
     found = experiment.thresholds(rows)
     assert found == pytest.approx({"crossing": 24, "ratio": 24, "cheapest": 25, "flow": 25, "list": 20})
+
+
+def test_a_whole_table_is_priced_as_the_curves_price_it():
+    (row,) = tables.measure(tables.Case(5, 0), iterations=200)
+    X, Y, _ = experiment.table(experiment.Case(5, "quadratic", "a + b", 0))
+    assert row["value"] == price(X, Y, "quadratic", starts=2, seed=0, iterations=200).value <= row["worst"]
+    held = tables.stored()
+    assert {(int(p), int(s)) for p, s in zip(held.p, held.seed, strict=True)} == {
+        (case.p, case.seed) for case in tables.CASES
+    }
 
 
 def test_measure_nests_its_training_sets():
