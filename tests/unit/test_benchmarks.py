@@ -55,7 +55,7 @@ def test_an_unknown_benchmark_is_named_with_those_that_there_are(monkeypatch, ca
 
     with pytest.raises(SystemExit, match="2"):
         command.main(["speed"])
-    assert "no benchmark speed: choose among delays, flows" in capsys.readouterr().err
+    assert "no benchmark speed: choose among before, delays, flows" in capsys.readouterr().err
 
 
 @pytest.mark.slow
@@ -69,3 +69,15 @@ def test_growth_says_how_far_each_size_got_and_stops_in_time(monkeypatch):
     assert all(row["unit"] == "s" and row["value"] > 0 and "MB" in row["note"] for row in (first, second))
     (stopped,) = growth.main(((7, 40),), limit=1e-9)
     assert "ended by seconds at τ = 0.00" in stopped["note"]
+
+
+def test_a_part_is_renewed_only_on_the_record_s_own_machine(tmp_path):
+    record = runpy.run_path(str(tables.SPEEDS.with_name("_record.py")))
+    path = tmp_path / "record.json"
+    rows = [{**record["row"]("kind", "a", 1.0, "ms"), "of": name} for name in ("flows", "delays")]
+    record["write"](rows, path)
+    assert record["others"](["flows"], path) == rows[1:]
+    moved = json.loads(path.read_text(encoding="utf-8")) | {"machine": "another"}
+    path.write_text(json.dumps(moved), encoding="utf-8")
+    with pytest.raises(SystemExit, match="another machine"):
+        record["others"](["flows"], path)
