@@ -4,7 +4,7 @@ import argparse
 
 import torch
 
-from . import causes, deep, design, digits, interventions, noise, price, quiet, sooner, tables
+from . import causes, deep, design, digits, edge, interventions, noise, price, quiet, sooner, tables
 from .running import run
 
 WHOLE = {
@@ -21,7 +21,8 @@ PARTS = {
     ),
     "deep": (deep, "the same for deeper networks and cross-entropy"),
     "noise": (noise, "the same for noise and adaptive optimizers"),
-    "quiet": (quiet, "the same for AdamW without noise"),
+    "quiet": (quiet, "the same for AdamW without noise, with cross-entropy"),
+    "edge": (edge, "the same for AdamW without noise, with squared error"),
     "interventions": (interventions, "the same for interventions, and runs in a ball"),
 }
 

@@ -6,6 +6,7 @@
 without decay.
 """
 
+from .edge import EdgeAdam, Oscillation, edge_of_adam, edge_oscillation
 from .events import Event, held_out_accuracy, held_out_loss, memorized
 from .first_order import Landing
 from .follow import follow
@@ -16,6 +17,7 @@ from .reference import landing, reference
 __all__ = [
     "Adam",
     "Decay",
+    "EdgeAdam",
     "Event",
     "GroupNorms",
     "Inertia",
@@ -23,10 +25,13 @@ __all__ = [
     "Landing",
     "Minibatches",
     "NuclearNorms",
+    "Oscillation",
     "Penalty",
     "ProductNorm",
     "QuietAdam",
     "WeightedDecay",
+    "edge_of_adam",
+    "edge_oscillation",
     "follow",
     "held_out_accuracy",
     "held_out_loss",

@@ -162,7 +162,8 @@ class Integrator:
             return TOO_LONG, None
         size, moved = float(end.theta.norm().clamp(min=1e-300)), end.theta - self.past[-1].theta
         error = share * (end.theta - star)
-        held = self.model.smooth or self.model.kinks is not None  # else every kink would ask for tiny steps
+        # Else every kink would ask for tiny steps; and where an optimizer has inertia its flow is no closer to it for them
+        held = self.inertia is None and (self.model.smooth or self.model.kinks is not None)
         fast = held and float(moved.norm()) > FAST * h * size
         ratio = float(error.norm()) / (size * self.tolerance / (FINER if fast else 1.0))
         if not ratio <= 2:  # also NaN

@@ -214,9 +214,14 @@ class QuietAdam:
     def _now(self, theta: Tensor, tau: float) -> Tensor:
         if self._theta is None or tau <= self._tau:
             return self._v
+        fading, passed = self._fading(theta, tau)
+        return self._v * torch.exp((-fading * passed).clamp(max=MOST_GROWTH))
+
+    def _fading(self, theta: Tensor, tau: float) -> tuple[Tensor, float]:
+        """1 − (w(θ + θ′))² (d,) since the last accepted point, and the time of v̂ that passed."""
+        assert self._theta is not None
         drift = theta + (theta - self._theta) / (tau - self._tau)
-        passed = self._clock(tau) - self._clock(self._tau)
-        return self._v * torch.exp((((self.w * drift) ** 2 - 1) * passed).clamp(max=MOST_GROWTH))
+        return 1 - (self.w * drift) ** 2, self._clock(tau) - self._clock(self._tau)
 
     def at(self, theta: Tensor, tau: float) -> Tensor:
         """√v̂ + ε, (d,)."""

@@ -5,14 +5,15 @@ from __future__ import annotations
 import numpy as np
 import torch
 
-from grokutils import records
-from grokutils.experiments import quiet
+from grokutils import records, training
+from grokutils.experiments import adamw, quiet
+
+SMALL = {**quiet.BASE, "p": 5, "width": 24, "fraction": 0.7, "lr": 5e-3, "tau_end": 3.0}
 
 
 def test_predicts_then_trains_what_names_its_prediction(tmp_path, monkeypatch):
     torch.set_num_threads(1)
-    for name, value in {"P": 5, "WIDTH": 24, "FRACTION": 0.7, "LR": 5e-3, "TAU_END": 3.0}.items():
-        monkeypatch.setattr(quiet, name, value)
+    monkeypatch.setattr(quiet, "BASE", SMALL)
     paths = {what: tmp_path / f"{what}.nc" for what in ("predict", "train")}
     listed = [{"seed": 1, "perturbed": 0.0}, {"seed": 1, "perturbed": 1e-6}]
     quiet.main("predict", listed, paths)
@@ -25,14 +26,23 @@ def test_predicts_then_trains_what_names_its_prediction(tmp_path, monkeypatch):
     assert not quiet.scores(told.assign(seconds=told.seconds + 1), ran).chained.any()
 
 
-def test_v_at_memorization_is_adam_s_corrected_average(monkeypatch):
-    for name, value in {"P": 5, "WIDTH": 24, "FRACTION": 0.7, "LR": 5e-3}.items():
-        monkeypatch.setattr(quiet, name, value)
-    step, theta, v = quiet.begun({"seed": 1, "perturbed": 0.0})
-    again, optimizer = quiet.run({"seed": 1, "perturbed": 0.0}, step)
-    assert np.array_equal(again.theta_end.values, theta.numpy())
-    raw = torch.cat([part["exp_avg_sq"].flatten() for part in optimizer.state.values()])
-    assert torch.equal(v, raw / (1 - quiet.BETA2**step))
+def test_v_at_memorization_is_adam_s_corrected_average():
+    case = {**SMALL, "seed": 1, "perturbed": 0.0}
+    step, theta, v = adamw.begun(case)
+    seen: dict = {}
+
+    def keep(state, step) -> None:
+        step()
+        seen["optimizer"] = state.optimizer
+
+    network, task = adamw.setting(case)
+    again = training.train(
+        network, task, step, theta0=network.init(1), loss="cross_entropy", lr=5e-3, weight_decay=1.0, hooks=[keep],
+        optimizer=torch.optim.AdamW,
+    )  # fmt: skip
+    assert np.array_equal(again.isel(run=0).theta_end.values, theta.numpy())
+    raw = torch.cat([part["exp_avg_sq"].flatten() for part in seen["optimizer"].state.values()])
+    assert torch.equal(v, raw / (1 - 0.999**step))
 
 
 def test_stored_records_hold_every_case_and_its_chain():
