@@ -24,7 +24,7 @@ SEED = 1e-3  # of oscillation in every direction, so that each can grow
 FASTEST = 50.0  # exponent of one iteration
 MOST = 400  # iterations
 SETTLED = 1e-4  # relative change of v in an iteration at which they end
-LEAST = 1e-100  # √v that is divided by
+LEAST = 1e-100  # √v or v that is divided by
 STILL = 1e-3  # 1 − (drift's share of v) nearer to 0 than that counts as that
 
 
@@ -111,7 +111,7 @@ def _within(
         if float((v - last).abs().max() / v.max()) < SETTLED and sizes[-1] < limit * (1 + 10 * SETTLED):
             break
         # Beyond the edge oscillations grow, below they fade, as fast as the share that C has of v leaves stable
-        power = min(1 / float((fed / v).max().clamp(min=1e-300)), FASTEST)
+        power = min(1 / float((fed / v.clamp(min=LEAST)).max()), FASTEST)
         B = (vectors * (sizes.clamp(min=0) / limit) ** power) @ (vectors.mT @ B)
     vectors, sizes, _ = torch.linalg.svd(B)
     kept = sizes > SMALL * sizes[0]
