@@ -202,7 +202,8 @@ def stored() -> pd.DataFrame:
 
 
 def thresholds(rows: pd.DataFrame) -> dict[str, float]:
-    """Training-set sizes of one table in one order (one p, activation, rule and seed); NaN where never reached.
+    """Training-set sizes of one table in one order (one p, activation, rule and seed); NaN where never reached, the smallest size where reached
+    at every one.
 
     ``crossing``: from where on the true labels are cheaper than the shuffled ones; ``ratio``: V_full ÷ slope of the shuffled curve;
     ``cheapest`` and ``flow``: where the cheapest network found and the flow of eq. 20 get half of the held-out pairs right; ``list``: V_full ÷
@@ -224,9 +225,14 @@ def thresholds(rows: pd.DataFrame) -> dict[str, float]:
 
 
 def last_crossing(n: np.ndarray, values: np.ndarray, level: float) -> float:
-    """Where ``values`` (linear between the sizes ``n``) rise through ``level`` for the last time; NaN if they do not stay above."""
+    """Where ``values`` (linear between the sizes ``n``) rise through ``level`` for the last time.
+
+    NaN if they do not stay above. The smallest size, an upper bound, if they are above at every size.
+    """
     below = np.flatnonzero(~(values >= level))
-    if not len(below) or below[-1] == len(values) - 1:
+    if not len(below):
+        return float(n[0])
+    if below[-1] == len(values) - 1:
         return float("nan")
     i = below[-1]
     return float(n[i] + (level - values[i]) / (values[i + 1] - values[i]) * (n[i + 1] - n[i]))

@@ -137,7 +137,8 @@ def test_last_crossing_is_linear_between_sizes_and_the_last_one():
     assert experiment.last_crossing(n, np.array([0.0, 1.0, 0.0, 1.0]), 0.5) == 35
     assert experiment.last_crossing(n, np.array([0.0, 0.25, 0.75, 1.0]), 0.5) == 25
     assert math.isnan(experiment.last_crossing(n, np.array([0.0, 1.0, 1.0, 0.0]), 0.5))
-    assert math.isnan(experiment.last_crossing(n, np.ones(4), 0.5))
+    assert experiment.last_crossing(n, np.ones(4), 0.5) == 10, "at most the smallest size"
+    assert math.isnan(experiment.last_crossing(n, np.zeros(4), 0.5))
 
 
 def test_thresholds_of_straight_curves():
