@@ -30,6 +30,7 @@ $(READY): requirements.txt pyproject.toml
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -r requirements.txt
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps -e .
+	$(BIN)/python -m pip uninstall --quiet --yes rfc3987-syntax # jsonschema, if it finds it, builds a grammar for 3 s in each process that reads a notebook
 	$(BIN)/python -c 'import matplotlib.font_manager' 2>/dev/null # builds the font cache, or the first chapter would say that it does
 	touch $@
 
@@ -94,11 +95,11 @@ test-unit: $(READY)
 
 .PHONY: test-nbval
 test-nbval: $(READY) ## execute the committed notebooks and compare every stored output
-	$(ONE_THREAD) $(BIN)/pytest --nbval --nbval-current-env --nbval-cell-timeout=1800 -n 2 --dist loadfile -q -p no:warnings book
+	$(ONE_THREAD) $(BIN)/pytest --nbval --nbval-current-env --nbval-cell-timeout=1800 -n 2 --dist loadfile --no-loadscope-reorder -q -p no:warnings book
 
 .PHONY: test-book
 test-book: $(READY) chromium site
-	$(ONE_THREAD) $(BIN)/pytest tests/notebooks tests/rerun tests/sweep tests/alone tests/site -n 2 --dist loadfile -q
+	$(ONE_THREAD) $(BIN)/pytest tests/alone tests/site tests/sweep tests/rerun tests/notebooks -n 2 --dist loadfile --no-loadscope-reorder -q # long files first
 
 # The bounds in pyproject.toml, really installed; and the newest of everything, outside the pins.
 .PHONY: test-oldest

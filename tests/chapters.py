@@ -52,6 +52,12 @@ def tagged(page: str, tag: str) -> list[nbformat.NotebookNode]:
     return [cell for cell in notebook(page).cells if tag in cell.metadata.get("tags", [])]
 
 
+def sources(page: str, tag: str = "") -> list[str]:
+    """A chapter's code, of all cells or of those with a tag, as its page shows it."""
+    cells = tagged(page, tag) if tag else code(page)
+    return [cell.source.strip() for cell in cells if cell.source.strip()]
+
+
 def outputs(cells) -> list[nbformat.NotebookNode]:
     """What cells left, in order."""
     return [output for cell in cells for output in cell.get("outputs", [])]

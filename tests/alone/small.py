@@ -158,6 +158,7 @@ SMALL = {
         "toy_runs": 5,
         "seed": 1,
         "remade": 0,
+        "edge_steps": 300,
     },
     "book/4_why/11_why_a_small_norm_generalizes": {
         "p": 7,

@@ -9,6 +9,7 @@ import json
 import os
 import re
 import subprocess
+from functools import cache
 from pathlib import Path
 
 import chapters
@@ -52,12 +53,18 @@ def alone(tmp_path_factory) -> Path:
     return folder
 
 
+@pytest.fixture(scope="session")
+def versions():
+    """What environments held when they were first asked: nothing but a notebook changes them, and that is seen afterwards."""
+    return cache(environments.versions)
+
+
 @pytest.fixture
-def run(tmp_path, monkeypatch):
+def run(tmp_path, monkeypatch, versions):
     """Run one notebook alone in an environment, with grokutils at ``address``, if any; what was installed before and after."""
 
     def runner(page: str, environment: Path, address: str = "", source: Path = chapters.ROOT):
-        before = environments.versions(environment)
+        before = versions(environment)
         assert "grokutils" not in before
         name = environments.kernel(environment, tmp_path / "jupyter")
         monkeypatch.setenv("JUPYTER_PATH", os.fspath(tmp_path / "jupyter"))

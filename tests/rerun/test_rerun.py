@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 import ast
+import json
 import os
 import re
+import subprocess
+import sys
+from pathlib import Path
 
 import chapters
 import nbformat
@@ -13,6 +17,8 @@ import pytest
 from click.testing import CliRunner
 from papermill.cli import papermill as command
 from papermill.exceptions import PapermillExecutionError
+from papermill.iorw import load_notebook_node
+from papermill.parameterize import parameterize_notebook
 
 from grokutils import parameters
 
@@ -66,28 +72,25 @@ def outside(parameter: parameters.Parameter):
     return [value] if parameter.type == "list" else value
 
 
-# What chapters differ in is where they call the check, not what it finds: one of them tries every fault.
-@pytest.mark.parametrize(
-    ("page", "fault"),
-    [
-        *((page, "out of range") for page in chapters.chapters()),
-        (SHORT, "wrong type"),
-        (SHORT, "unknown name"),
-    ],
-)
-def test_refuses_wrong_parameters_before_it_computes(page, fault, tmp_path):
+def wrong(page: str, fault: str) -> tuple[str, object, list[str]]:
+    """A parameter's name, a value that must be refused, and words of the refusal."""
     known = declared(page)
     if fault == "unknown name":
-        name, value, words = "not_a_parameter", 1, list(known)
-    else:
-        # the last one, so that a check that stops after the first would be seen
-        bad = {n: outside(p) if fault == "out of range" else {"not": "a value"} for n, p in known.items()}
-        name, value = [(n, v) for n, v in bad.items() if v is not None][-1]
-        words = [repr(value), known[name].type, known[name].allowed.removeprefix("each ")]
-    notebook, error = run(page, {name: value}, tmp_path)
+        return "not_a_parameter", 1, ["not_a_parameter", *known]
+    # the last one, so that a check that stops after the first would be seen
+    bad = {n: outside(p) if fault == "out of range" else {"not": "a value"} for n, p in known.items()}
+    name, value = [(n, v) for n, v in bad.items() if v is not None][-1]
+    return name, value, [name, repr(value), known[name].type, known[name].allowed.removeprefix("each ")]
+
+
+# What chapters differ in is where they call the check, not what it finds: one of them tries every fault.
+@pytest.mark.parametrize("fault", ["out of range", "wrong type", "unknown name"])
+def test_papermill_shows_the_refusal_of_wrong_parameters(fault, tmp_path):
+    name, value, words = wrong(SHORT, fault)
+    notebook, error = run(SHORT, {name: value}, tmp_path)
     assert error is not None, f"ran with {name} = {value!r}"
     assert error.ename == "ValueError"
-    assert [word for word in [name, *words] if word not in error.evalue] == [], error.evalue
+    assert [word for word in words if word not in error.evalue] == [], error.evalue
     status = [
         (cell.metadata.papermill.status, cell.source)
         for cell in notebook.cells
@@ -96,6 +99,33 @@ def test_refuses_wrong_parameters_before_it_computes(page, fault, tmp_path):
     begun = [source for state, source in status if state != "pending"]
     assert "parameters.check()" in begun[-1].splitlines()
     assert len(begun) < len(status)
+
+
+def injected(page: str) -> list[str]:
+    """A chapter's code cells when papermill was given a value that is out of range."""
+    name, value, _ = wrong(page, "out of range")
+    read = load_notebook_node(os.fspath(chapters.ROOT / f"{page}.ipynb"))
+    made = parameterize_notebook(read, {name: value}, kernel_name="python3", language="python")
+    return [cell.source for cell in made.cells if cell.cell_type == "code"]
+
+
+@pytest.fixture(scope="module")
+def failures() -> dict[str, dict]:
+    """What failed first in each chapter with a value out of range."""
+    program = [sys.executable, "-W", "ignore", os.fspath(Path(__file__).with_name("until_failure.py"))]
+    cells = json.dumps({page: injected(page) for page in chapters.chapters()})
+    return json.loads(subprocess.run(program, input=cells, check=True, capture_output=True, text=True).stdout)
+
+
+@every_chapter
+def test_refuses_wrong_parameters_before_it_computes(page, failures):
+    name, value, words = wrong(page, "out of range")
+    failed, cells = failures[page], injected(page)
+    assert failed is not None, f"ran with {name} = {value!r}"
+    assert failed["name"] == "ValueError"
+    assert [word for word in words if word not in failed["text"]] == [], failed["text"]
+    assert "parameters.check()" in cells[failed["cell"]].splitlines()
+    assert failed["cell"] < len(cells) - 1
 
 
 @every_chapter

@@ -53,7 +53,7 @@ class _Quiet(http.server.SimpleHTTPRequestHandler):
         pass
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def listen(addresses):
     """Attach to a page; returns the list that what it complains of, or asks of others, is written to."""
 
@@ -82,7 +82,7 @@ def listen(addresses):
     return attach
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def settle():
     """Wait until a page has typeset its equations and has its fonts."""
 
@@ -92,3 +92,11 @@ def settle():
         page.evaluate("document.fonts.ready.then(() => true)")
 
     return wait
+
+
+@pytest.fixture(scope="session")
+def shown_code():
+    """The code that a page shows, cell by cell."""
+    visible = """() => [...document.querySelectorAll('.bd-article .cell_input pre')].filter(e => e.checkVisibility())
+      .map(e => e.textContent.trim())"""
+    return lambda page: page.evaluate(visible)

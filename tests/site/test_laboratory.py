@@ -40,6 +40,18 @@ def page(visit):
     return visit()
 
 
+@pytest.fixture(scope="module")
+def lab(browser, addresses, listen):
+    """The laboratory, opened once for all that only asks it for numbers."""
+    with browser.new_context() as context:
+        page = context.new_page()
+        complaints = listen(page)
+        page.goto(f"{addresses['file']}/{PAGE}")
+        page.wait_for_function("document.getElementById('slow-reading')?.textContent")
+        yield page
+        assert not complaints, "\n".join(complaints)
+
+
 def task_of(page, p: int, fraction: float, seed: int) -> tasks.Task:
     """The laboratory's own split of the addition table, as a task of grokutils."""
     parts = page.evaluate(
@@ -89,20 +101,20 @@ def on_zero_loss(page, p: int, width: int, activation: str) -> tuple[tasks.Task,
     return task, E, isolated.readout(E, task.X_train, task.Y_train, activation)
 
 
-def test_random_start_is_normal_and_the_split_is_one(page):
+def test_random_start_is_normal_and_the_split_is_one(lab):
     E = torch.tensor(
-        page.evaluate("Array.from(Laboratory.normal(17 * 192, 17 ** -0.5, Laboratory.uniform(3)))")
+        lab.evaluate("Array.from(Laboratory.normal(17 * 192, 17 ** -0.5, Laboratory.uniform(3)))")
     )
     assert abs(E.mean()) < 4 * 17**-0.5 / E.numel() ** 0.5
     assert abs(E.std() * 17**0.5 - 1) < 4 / (2 * E.numel()) ** 0.5
-    task = task_of(page, 17, 0.8, 3)
+    task = task_of(lab, 17, 0.8, 3)
     pairs = torch.cat([task.pairs_train, task.pairs_test]).tolist()
     assert sorted(map(tuple, pairs)) == [(a, b) for a in range(17) for b in range(a, 17)]
     assert task.n_train == round(0.8 * 153)
 
 
-def test_default_start_is_as_wide_as_pytorchs(page):
-    theta = torch.tensor(page.evaluate("Array.from(Laboratory.defaultStart(11, 64, Laboratory.uniform(2)))"))
+def test_default_start_is_as_wide_as_pytorchs(lab):
+    theta = torch.tensor(lab.evaluate("Array.from(Laboratory.defaultStart(11, 64, Laboratory.uniform(2)))"))
     for layer, fan_in in zip(theta.chunk(2), (11, 64), strict=True):
         bound = fan_in**-0.5
         assert 0.98 * bound < layer.abs().max() <= bound
@@ -110,12 +122,12 @@ def test_default_start_is_as_wide_as_pytorchs(page):
 
 
 @pytest.mark.parametrize("activation", ["relu", *SMOOTH])
-def test_gradient_descent_is_that_of_grokutils(activation, page):
+def test_gradient_descent_is_that_of_grokutils(activation, lab):
     p, width, steps = 7, 40, 200
-    task = task_of(page, p, 0.8, 2)
+    task = task_of(lab, p, 0.8, 2)
     E, W = drawn((p, width), 0, 0.4), drawn((width, p), 1, 0.2)
     ours = computed(
-        page, task,
+        lab, task,
         "const t = lab.trainer(theta, task, 40, activation, 0.5, 1e-3);"
         "while (t.step < steps) t.advance(); return Array.from(t.theta);",
         theta=flat(E, W), activation=activation, steps=steps,
@@ -131,21 +143,21 @@ def test_gradient_descent_is_that_of_grokutils(activation, page):
 
 
 @pytest.mark.parametrize("activation", ["relu", *SMOOTH])
-def test_velocity_of_equation_20_is_that_of_grokutils(activation, page):
-    task, E, _ = on_zero_loss(page, 11, 96, activation)
+def test_velocity_of_equation_20_is_that_of_grokutils(activation, lab):
+    task, E, _ = on_zero_loss(lab, 11, 96, activation)
     ours = computed(
-        page, task, "return Array.from(lab.isolatedVelocity(E, task, 96, activation));", E=E, activation=activation
+        lab, task, "return Array.from(lab.isolatedVelocity(E, task, 96, activation));", E=E, activation=activation
     )  # fmt: skip
     assert close(ours, isolated.velocity(E, task.X_train, task.Y_train, activation), 1e-9)
 
 
 @pytest.mark.parametrize("activation", SMOOTH)
-def test_slow_flow_is_the_tangent_part_of_the_decay(activation, page):
-    task, E, W = on_zero_loss(page, 7, 48, activation)
+def test_slow_flow_is_the_tangent_part_of_the_decay(activation, lab):
+    task, E, W = on_zero_loss(lab, 7, 48, activation)
     network = two_layer(7, 48, 7, activation)
     off = flat(E, W) + drawn((2 * 7 * 48,), 2, 1e-3)
     velocity, back = computed(
-        page, task,
+        lab, task,
         "const m = lab.slowMotion(theta, task, 48, activation);"
         "return [Array.from(m.velocity), Array.from(m.back)];",
         theta=off, activation=activation,
@@ -161,11 +173,11 @@ def test_slow_flow_is_the_tangent_part_of_the_decay(activation, page):
     assert close(back, -inverse @ (outputs(off) - task.Y_train).flatten(), 1e-7)
 
 
-def test_slow_flow_follows_that_of_grokutils_and_stays_on_zero_loss(page):
+def test_slow_flow_follows_that_of_grokutils_and_stays_on_zero_loss(lab):
     p, width = 5, 24
-    task, E, W = on_zero_loss(page, p, width, "quadratic")
+    task, E, W = on_zero_loss(lab, p, width, "quadratic")
     tau, ours, loss = computed(
-        page, task,
+        lab, task,
         "const flow = lab.slowFlow(theta, task, 24, 'quadratic', 1e-7); while (flow.tau < 0.3) flow.advance();"
         "const { E, V } = flow.network();"
         "return [flow.tau, Array.from(flow.x), lab.measure(E, V, task, 24, 'quadratic').train.loss];",
@@ -187,11 +199,11 @@ def test_slow_flow_follows_that_of_grokutils_and_stays_on_zero_loss(page):
     assert loss < 1e-16
 
 
-def test_integrator_follows_equation_20(page):
+def test_integrator_follows_equation_20(lab):
     p, width = 5, 48
-    task, E, _ = on_zero_loss(page, p, width, "softplus")
+    task, E, _ = on_zero_loss(lab, p, width, "softplus")
     tau, ours = computed(
-        page, task,
+        lab, task,
         "const flow = lab.isolatedFlow(E, task, 48, 'softplus', 1e-9); while (flow.tau < 0.2) flow.advance();"
         "return [flow.tau, Array.from(flow.x)];",
         E=E,
@@ -206,11 +218,11 @@ def test_integrator_follows_equation_20(page):
     assert close(torch.tensor(ours) - E.flatten(), moved, 1e-6)
 
 
-def test_measures_are_those_of_the_network(page):
-    task, E, W = on_zero_loss(page, 7, 48, "relu")
+def test_measures_are_those_of_the_network(lab):
+    task, E, W = on_zero_loss(lab, 7, 48, "relu")
     W = W + drawn(W.shape, 3, 0.1)
     measured, powers, places = computed(
-        page, task,
+        lab, task,
         "const V = theta.subarray(7 * 48), m = lab.measure(E, V, task, 48, 'relu');"
         "return [{ ...m, answers: Array.from(m.answers) }, lab.spectrum(E, 7, 48),"
         " lab.project(E, lab.plane(E, 7, 48, 2), 7, 48)];",
@@ -232,8 +244,8 @@ def test_measures_are_those_of_the_network(page):
     np.testing.assert_allclose(np.abs(places), (E @ plane).abs(), rtol=1e-9, atol=1e-12)
 
 
-def test_descent_is_that_of_the_toy_chapter(page):
-    ours = page.evaluate("Laboratory.descend(0.01, 0.05, [-1, 1], 300)")
+def test_descent_is_that_of_the_toy_chapter(lab):
+    ours = lab.evaluate("Laboratory.descend(0.01, 0.05, [-1, 1], 300)")
     exact = toys.linear_descent([[1, 1]], [2], [-1, 1], sp.Rational(1, 100), sp.Rational(1, 20), 300)
     assert [ours["u"][-1], ours["v"][-1]] == pytest.approx([float(x) for x in exact], rel=1e-9)
     w = np.array([ours["u"], ours["v"]])
@@ -372,8 +384,8 @@ def test_drawings_follow_mode_and_size(page):
     assert page.evaluate("document.documentElement.scrollWidth") <= 390
 
 
-def test_every_control_and_picture_has_a_name(page):
-    unnamed = page.evaluate(
+def test_every_control_and_picture_has_a_name(lab):
+    unnamed = lab.evaluate(
         "[...document.querySelectorAll('.lab input, .lab select')].filter(i => !i.labels.length).length"
         " + [...document.querySelectorAll('.lab canvas')].filter(c => !c.getAttribute('aria-label')).length"
     )

@@ -105,17 +105,13 @@ def test_still_picture_stays_where_motion_is_not_wanted(visit):
     assert page.evaluate("document.activeElement.tagName") == "BUTTON"
 
 
-def test_wheel_over_the_figure_moves_the_page(visit):
+def test_wheel_over_the_figure_moves_the_page_and_it_fits_a_phone_and_follows_the_mode(visit):
     page = visit()
     page.wait_for_selector(SLIDER, timeout=60_000)
     page.mouse.move(200, 200)
     page.mouse.wheel(0, 300)
     page.wait_for_function("scrollY > 100")
-
-
-def test_figure_fits_a_phone_and_follows_the_mode(visit):
-    page = visit()
-    page.wait_for_selector(SLIDER, timeout=60_000)
+    page.evaluate("scrollTo(0, 0)")
     page.locator(SLIDER).fill("1")
     shade = "document.querySelector('#landing-live canvas').toDataURL()"
     light = page.evaluate(shade)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import re
+from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 from urllib.parse import urlsplit
@@ -11,13 +12,17 @@ from urllib.parse import urlsplit
 import axe_playwright_python
 import chapters
 import pytest
+from playwright.sync_api import Page
 
 WIDTHS = (1400, 768, 390)  # px
 HEIGHT = 900
-PAGES = [*chapters.pages(), "index", "search", "genindex"]
+OTHERS = [page for page in chapters.pages() if page not in chapters.chapters()]
+# Chapters first in both lists of a page's tests: pytest has the tests of one place run together.
+PAGES = [*chapters.chapters(), *OTHERS, "index", "search", "genindex"]
 AXE = (Path(axe_playwright_python.__file__).parent / "axe.min.js").read_text(encoding="utf-8")
 HEAVIEST = 1_500_000  # bytes on the way, before a figure library is asked for
 LIBRARY = re.compile("plotly")
+MOVING = {chapters.PLOTLY, chapters.LIVE}
 
 # What a page that is ready must not have; each finding in words.
 FINDINGS = r"""() => {
@@ -101,18 +106,75 @@ def look(page, mode: str) -> list[str]:
     return [f"{page.viewport_size['width']} px, {mode}: {finding}" for finding in found]
 
 
-@pytest.mark.parametrize("name", PAGES)
-def test_page_is_sound_and_light_when_served(name, window, addresses, site, listen, settle):
-    page = window.new_page()
+@dataclass
+class Served:
+    """A page from the server, ready, with what it complained of and what it asked for."""
+
+    name: str
+    page: Page
+    complaints: list[str]
+    asked: set[str]
+
+
+@pytest.fixture(scope="module")
+def served(request, window, addresses, listen, settle):
+    """A page in a wide window, opened once for all that is asked of it there; a chapter by a link to its last claim."""
+    name, page, asked = request.param, window.new_page(), set()
     complaints = listen(page)
-    asked: set[str] = set()
     page.on("response", lambda response: asked.add(urlsplit(response.url).path.lstrip("/")))
-    page.goto(f"{addresses['http']}/{name}.html")
+    linked = chapters.claims(chapters.code(name))[-1:] if name in chapters.chapters() else []
+    page.goto(f"{addresses['http']}/{name}.html" + "".join(f"#claim-{claim['name']}" for claim in linked))
     if name == "index":  # sends on to the first page
         page.wait_for_url("**/intro.html")
     settle(page)
+    for claim in linked:
+        complaints += missed(page, claim)
+        page.evaluate("scrollTo({ top: 0, behavior: 'instant' })")
+    yield Served(name, page, complaints, asked)
+    page.evaluate("localStorage.clear()")  # what one page's tests switched on, if they failed
+    page.close()
+
+
+def missed(page, claim: dict) -> list[str]:
+    """Whether a page that was opened at a claim shows something else, now that all equations have their heights."""
+    target = page.locator(f"#claim-{claim['name']}")
+    box = target.bounding_box()
+    words = max(claim["statement"].split("$")[::2], key=len)  # not of an equation, which is typeset
+    seen = words.strip() in target.inner_text() and -1 <= box["y"] < HEIGHT
+    return [] if seen else [f"claim {claim['name']} is missed: {box}"]
+
+
+FIGURE_TOP = """Math.min(...[...document.querySelectorAll('.bd-article .cell_output :is(img, svg)')].filter(e => e.checkVisibility())
+  .map(e => e.getBoundingClientRect().top))"""
+
+
+@pytest.mark.parametrize("served", chapters.chapters(), indirect=True)
+def test_first_screen_holds_the_figure_and_only_ideas_show_their_code_until_the_switch_is_on(
+    served, shown_code
+):
+    name, page = served.name, served.page
+    if re.match(r"\d\d_", name.rpartition("/")[2]):
+        assert page.evaluate(FIGURE_TOP) <= HEIGHT, "question, answer and figure are seen at once"
+    assert shown_code(page) == chapters.sources(name, "idea")
+    marks = page.locator(".code-mark")
+    assert 0 < marks.count() <= len(chapters.sources(name))
+    assert page.locator(".code-mark + .code-mark").count() == 0, "a row of marks"
+    switch = page.get_by_role("button", name="code", exact=True)
+    switch.focus()
+    page.keyboard.press("Enter")
+    assert switch.get_attribute("aria-pressed") == "true"
+    assert shown_code(page) == chapters.sources(name), "all code, each once, in the notebook's order"
+    switch.click()
+    assert shown_code(page) == chapters.sources(name, "idea")
+
+
+@pytest.mark.parametrize("served", PAGES, indirect=True)
+def test_page_is_sound_and_light_when_served(served, site):
+    page, complaints = served.page, served.complaints
     sizes = {
-        path: sent(site / path) for path in asked if (site / path).is_file() and not LIBRARY.search(path)
+        path: sent(site / path)
+        for path in served.asked
+        if (site / path).is_file() and not LIBRARY.search(path)
     }
     weight = sum(sizes.values())
     assert weight > 150_000, "nothing was weighed"
@@ -123,8 +185,42 @@ def test_page_is_sound_and_light_when_served(name, window, addresses, site, list
         page.set_viewport_size({"width": width, "height": HEIGHT})
         page.evaluate("new Promise(done => requestAnimationFrame(() => requestAnimationFrame(done)))")
         complaints += look(page, "dark" if width == 768 else "light")
-    page.close()
     assert not complaints, "\n".join(complaints)
+
+
+@pytest.mark.parametrize("served", chapters.chapters(), indirect=True)
+def test_figures_are_drawn_when_near_moved_by_sliders_and_replaced_by_twins_without_scripts_and_on_paper(
+    served, browser, addresses
+):
+    name, page = served.name, served.page
+    boxes = page.locator(".figure-box")
+    outputs = chapters.outputs(chapters.code(name))
+    moving = sum(bool(MOVING & set(output.get("data", {}))) for output in outputs)
+    assert boxes.count() == moving
+    if not moving:
+        return
+    page.set_viewport_size({"width": 1280, "height": HEIGHT})
+    for box in boxes.all():
+        assert len(box.get_attribute("aria-label")) >= 20
+        box.scroll_into_view_if_needed()
+        drawn = box.locator(".figure-stage")
+        drawn.locator("svg").first.wait_for()
+        assert not box.locator(".figure-still").is_visible()
+        for slider in drawn.get_by_role("slider").all():
+            seen = "b => [...b.querySelectorAll('path, image, circle, line, canvas')].map(n => n.outerHTML).join() + b.innerText"
+            before = drawn.evaluate(seen)
+            slider.focus()
+            page.keyboard.press("Home")
+            page.keyboard.press("ArrowRight")
+            page.wait_for_function(f"([b, old]) => ({seen})(b) !== old", arg=[drawn.element_handle(), before])
+    page.emulate_media(media="print")
+    assert all(twin.is_visible() for twin in page.locator(".figure-still .figure-wide svg").all())
+    assert not any(stage.is_visible() for stage in page.locator(".figure-stage").all())
+    assert not served.complaints, "\n".join(served.complaints)
+    with browser.new_context(java_script_enabled=False) as context:
+        plain = context.new_page()
+        plain.goto(f"{addresses['http']}/{name}.html")
+        assert all(twin.is_visible() for twin in plain.locator(".figure-still .figure-wide svg").all())
 
 
 @pytest.mark.parametrize("name", PAGES)

@@ -1,4 +1,4 @@
-"""What a reader does: search, follow a claim from the scorecard, move a slider, print, read without scripts."""
+"""What a reader does: search, read and filter the scorecard, follow a claim from it."""
 
 from __future__ import annotations
 
@@ -7,15 +7,6 @@ import re
 import chapters
 import pytest
 
-MOVING = {chapters.PLOTLY, chapters.LIVE}
-
-
-def moving(name: str) -> int:
-    """How many figures of a chapter answer the hand."""
-    return sum(bool(MOVING & set(o.get("data", {}))) for o in chapters.outputs(chapters.code(name)))
-
-
-MOVING_PAGES = [name for name in chapters.chapters() if moving(name)]
 SCORECARD = "book/scorecard"
 
 
@@ -140,57 +131,17 @@ def test_first_page_takes_its_results_from_claims_and_has_a_card_for_each_chapte
     assert page.locator("#landing-live").count() == 1
 
 
-def test_scorecard_leads_to_the_claims(page, addresses, settle):
-    missed = []
-    for name in chapters.chapters():
-        for claim in chapters.claims(chapters.code(name))[-1:]:  # the last is the farthest to scroll
-            page.goto(f"{addresses['file']}/{SCORECARD}.html")
-            page.locator(f"table.scorecard a[href$='#claim-{claim['name']}']").click()
-            page.wait_for_url(f"**/{name}.html#claim-{claim['name']}")
-            settle(page)
-            target = page.locator(f"#claim-{claim['name']}")
-            box = target.bounding_box()
-            words = max(
-                claim["statement"].split("$")[::2], key=len
-            )  # equations are typeset, their neighbours are not
-            if words.strip() not in target.inner_text() or not -1 <= box["y"] < 900:
-                missed.append((claim["name"], box))
-    assert missed == []
-
-
-@pytest.mark.parametrize("name", MOVING_PAGES)
-def test_figures_are_drawn_when_near_and_their_sliders_move_them(name, page, addresses, listen, settle):
-    complaints = listen(page)
-    page.goto(f"{addresses['http']}/{name}.html")
-    settle(page)
-    boxes = page.locator(".figure-box")
-    assert boxes.count() == moving(name)
-    for box in boxes.all():
-        assert len(box.get_attribute("aria-label")) >= 20
-        box.scroll_into_view_if_needed()
-        drawn = box.locator(".figure-stage")
-        drawn.locator("svg").first.wait_for()
-        for slider in drawn.get_by_role("slider").all():
-            seen = "b => [...b.querySelectorAll('path, image, circle, line, canvas')].map(n => n.outerHTML).join() + b.innerText"
-            before = drawn.evaluate(seen)
-            slider.focus()
-            page.keyboard.press("Home")
-            page.keyboard.press("ArrowRight")
-            page.wait_for_function(f"([b, old]) => ({seen})(b) !== old", arg=[drawn.element_handle(), before])
-    assert not complaints, "\n".join(complaints)
-
-
-@pytest.mark.parametrize("name", MOVING_PAGES)
-def test_static_twins_stand_in_for_print_and_for_readers_without_scripts(name, browser, page, addresses):
-    page.goto(f"{addresses['http']}/{name}.html")
-    for box in page.locator(".figure-box").all():
-        box.scroll_into_view_if_needed()
-        box.locator(".figure-stage svg").first.wait_for()
-        assert not box.locator(".figure-still").is_visible()
-    page.emulate_media(media="print")
-    assert all(twin.is_visible() for twin in page.locator(".figure-still .figure-wide svg").all())
-    assert not any(stage.is_visible() for stage in page.locator(".figure-stage").all())
-    with browser.new_context(java_script_enabled=False) as context:
-        plain = context.new_page()
-        plain.goto(f"{addresses['http']}/{name}.html")
-        assert all(twin.is_visible() for twin in plain.locator(".figure-still .figure-wide svg").all())
+def test_scorecard_leads_to_the_claims(page, addresses):
+    """That a chapter opened at a claim shows it: test_pages."""
+    page.goto(f"{addresses['file']}/{SCORECARD}.html")
+    links = page.eval_on_selector_all(
+        "table.scorecard tbody tr", "rows => rows.map(row => row.querySelector('a').href)"
+    )
+    wanted = [
+        f"{addresses['file']}/{name}.html#claim-{claim['name']}"
+        for name in chapters.chapters()
+        for claim in chapters.claims(chapters.code(name))
+    ]
+    assert links == wanted
+    page.locator("table.scorecard tbody tr a").first.click()
+    page.wait_for_url(wanted[0])

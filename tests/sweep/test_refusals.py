@@ -176,4 +176,5 @@ def test_list_and_describe_say_what_the_chapters_declare():
         lines = CliRunner().invoke(cli.app, ["describe", name, "--json"]).stdout
         declared = chapter.find(name).parameters
         assert [p["name"] for p in json.loads(lines)["parameters"]] == list(declared)
-        assert all(f"  {p} = " in CliRunner().invoke(cli.app, ["describe", name]).stdout for p in declared)
+        told = CliRunner().invoke(cli.app, ["describe", name]).stdout
+        assert all(f"  {p} = " in told for p in declared)
