@@ -78,6 +78,16 @@ def cases() -> list[dict]:
     entropy = {"loss": "cross_entropy", "p": 13, "fraction": 0.95, "scale": 1.0}
     two = {**entropy, "depth": 2, "width": 52, "activation": "quadratic"}
     attention = {"family": "transformer", "fraction": 0.8, "scale": 1.0, "lr": 0.3}
+    larger = {
+        **attention,
+        "loss": "cross_entropy",
+        "p": 13,
+        "fraction": 0.9,
+        "width": 32,
+        "scale": 2.0,
+        "lr": 0.07,
+        "w": 1e-3,
+    }
     cells: list[tuple[int, dict]] = [  # how many seeds, and what differs from BASE
         (3, {}),
         (3, {**matrix, "depth": 3, "scale": 3.5, "lr": 0.1}),
@@ -103,19 +113,7 @@ def cases() -> list[dict]:
         (7, {**entropy, "p": 11, "width": 32, "lr": 0.5, "w": 5e-4}),
         (5, {"p": 9, "fraction": 0.93, "isolate": True}),  # width 48 > n = 42: the last layer alone can fit
         # found with pilot seeds (0 to 99) when all of the above had been trained: a transformer that groks
-        (
-            6,
-            {
-                **attention,
-                "loss": "cross_entropy",
-                "p": 13,
-                "fraction": 0.9,
-                "width": 32,
-                "scale": 2.0,
-                "lr": 0.07,
-                "w": 1e-3,
-            },
-        ),
+        (6, larger),
     ]
     listed = [{**BASE, **cell} for count, cell in cells for _ in range(count)]
     return [{**case, "seed": 1410 + at} for at, case in enumerate(listed)]

@@ -68,7 +68,19 @@ def edge_oscillation(
     limit : largest eigenvalue that M may have.
     start : a guess, as an earlier answer.
     epsilon : added to √v.
+
+    Raises
+    ------
+    ValueError
+        Shapes that do not fit, or numbers out of range.
     """
+    J, limit = _checks.tensor("J", J, ndim=2), _checks.real("limit", limit, 0, open_low=True)
+    for name, each, fits in (("base", base, (base >= 0).all()), ("weight", weight, (weight > 0).all())):
+        if each.shape != J.shape[1:] or not fits:
+            sign = "positive" if name == "weight" else "not negative"
+            raise ValueError(
+                f"{name} of shape {tuple(each.shape)}: must be ({J.shape[1]},), as J has columns, and {sign}"
+            )
     along = start is not None
     if start is None:
         v = base + weight * J.square().sum(0)
@@ -98,9 +110,8 @@ def _within(
     if base.any() and steepest(base)[0][-1] <= limit:
         return None
     everywhere = weight * seen.square().sum(0)
-    unit = (
-        float(steepest(everywhere)[0][-1]) / limit
-    )  # of an oscillation alike in all directions, at the edge by itself
+    # Alike in all directions, and at the edge by itself: where nothing is known, the guess
+    unit = float(steepest(everywhere)[0][-1]) / limit
     B = unit * (SEED if root.shape[1] else 1.0) * torch.eye(Q.shape[1], dtype=J.dtype)
     B[:, : root.shape[1]] += Q.mT @ root
     v = base

@@ -146,3 +146,25 @@ def test_refuses(change, words):
     given = {"outputs": 5, "lr": 1e-3, "weight_decay": 0.1, **change}
     with pytest.raises(ValueError, match=words):
         flow.EdgeAdam(two_layer(5, 8, 5, "gelu"), torch.eye(5).double(), torch.ones(80).double(), 3, **given)
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ({"limit": 0.0}, "limit = 0"),
+        ({"base": torch.ones(3).double()}, r"base of shape \(3,\)"),
+        ({"base": -torch.ones(5).double()}, "not negative"),
+        ({"weight": torch.zeros(5).double()}, "positive"),
+        ({"J": torch.ones(5).double()}, "J"),
+    ],
+)
+def test_the_concave_problem_refuses(change, words):
+    given = {
+        "J": randn(3, 5),
+        "base": torch.zeros(5).double(),
+        "weight": torch.ones(5).double(),
+        "limit": 1.0,
+        **change,
+    }
+    with pytest.raises(ValueError, match=words):
+        flow.edge_oscillation(**given)
