@@ -1,9 +1,10 @@
-// The equations that a reader sees first are typeset first, and shown before the others are.
+// The equations next to what a reader sees first are typeset first, and shown before the others are.
 if (window.MathJax) {
   const settings = window.MathJax.config?.startup ?? (window.MathJax.startup = {});
   settings.pageReady = async () => {
-    const seen = [...document.querySelectorAll(".bd-article .math")].filter((math) => math.getBoundingClientRect().top < innerHeight);
-    if (seen.length) await MathJax.typesetPromise(seen.slice(0, 8));
+    const away = (math) => Math.abs(math.getBoundingClientRect().top);
+    const near = [...document.querySelectorAll(".bd-article .math")].map((math) => [away(math), math]).sort(([a], [b]) => a - b);
+    await MathJax.typesetPromise(near.slice(0, 8).map(([, math]) => math));
     await new Promise((done) => setTimeout(done)); // a hidden page has no frames to wait for
     return MathJax.startup.defaultPageReady();
   };
