@@ -29,7 +29,7 @@ from grokutils.linearization import linearize
 COMMIT = "41983fc"
 ROOT = Path(__file__).resolve().parents[1]
 NAME = f"The package at commit {COMMIT}, in the same run (CPU time)"
-DELAYS = (("gelu", 96, 0.8), ("relu", 64, 0.9))  # activation, width, share to train on, at p = 11
+DELAYS = (("gelu", 96, 0.8, 5), ("relu", 64, 0.9, 1))  # activation, width, share to train on, repeats; at p = 11
 P, LR, W = 11, 2.0, 1e-4
 PRODUCTS = ((37, 512), (113, 4608))  # (p, width)
 FLOWS = ((37, 512), (59, 1536))  # p = 113 takes the old one the better part of an hour
@@ -62,7 +62,8 @@ with threadpool_limits(1):
         task = tasks.modular(p, train_fraction=case["share"], seed=0)
         small = tasks.modular(5, seed=0)  # a burn-in: what a first call loads is not counted
         delay.predict_delay(networks.two_layer(5, 24, 5, activation), small, case["lr"], 1e-3)
-        took = seconds(lambda: delay.predict_delay(network, task, case["lr"], case["w"]))
+        call = lambda: delay.predict_delay(network, task, case["lr"], case["w"])
+        took = statistics.median(seconds(call) for _ in range(case["repeats"]))
     elif case["what"] == "product":
         task = tasks.modular(p, seed=0)
         point = Point(network, network.init(0, scheme="normal"), task.X_train)
@@ -111,15 +112,15 @@ def seconds(call) -> float:
     return time.process_time() - began
 
 
-def median(call) -> float:
-    """Median processor seconds of REPEATS calls, after a burn-in."""
+def median(call, repeats: int = REPEATS) -> float:
+    """Median processor seconds of some calls, after a burn-in."""
     call()
-    return statistics.median(seconds(call) for _ in range(REPEATS))
+    return statistics.median(seconds(call) for _ in range(repeats))
 
 
 def predictions(folder: str, cases) -> Iterator[dict]:
     """Predicting a delay, from memorization and from the initial weights, after a burn-in."""
-    for activation, width, share in cases:
+    for activation, width, share, repeats in cases:
         small = models.two_layer(5, 24, 5, activation)
         delay.predict_delay(small, tasks.modular(5, seed=0), lr=LR, weight_decay=1e-3)
         task, model = (
@@ -127,9 +128,9 @@ def predictions(folder: str, cases) -> Iterator[dict]:
             models.two_layer(P, width, P, activation),
         )
         case = {"what": "delay", "p": P, "width": width, "activation": activation, "share": share}
-        old = then(folder, **case, lr=LR, w=W)
+        old = then(folder, **case, lr=LR, w=W, repeats=repeats)
         for start in ("memorization", "init"):
-            took = seconds(lambda: delay.predict_delay(model, task, lr=LR, weight_decay=W, start=start))  # noqa: B023
+            took = median(lambda: delay.predict_delay(model, task, lr=LR, weight_decay=W, start=start), repeats)  # noqa: B023
             yield _record.row(
                 NAME, f"predicting a delay, from {start}", took, "s", against="the old one, from memorization",
                 ratio=old / took, size=f"p = {P}, width {width}, {activation}",

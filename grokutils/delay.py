@@ -24,6 +24,7 @@ from .errors import DivergedError, StoppedError
 from .flow.follow import CAREFUL, KINKED, check_model, check_task, in_float64
 from .flow.multipliers import Multipliers
 from .linearization import linearize
+from .linearization.base import factor
 from .linearization.sharpness import sharpness
 from .losses import Loss
 from .models import Model, TwoLayer
@@ -44,7 +45,6 @@ SPREAD = {
     ("kinks", "memorization"): 0.08,
     ("kinks", "init"): 0.35,
 }
-EIGENVALUES = 15  # Cholesky factors of K in whose time its eigenvalues are found
 POWERS = 60  # products that estimate the first sharpness of a flow
 FEW, MORE = 10, 60  # steps of two runs whose difference times a step
 
@@ -391,9 +391,13 @@ def _doubts(model, task, loss, theta, path, times, struck, almost: str, at: int,
     if float(path.train_loss[-1]) > LARGE_LOSS * zero:
         notes.append("weight decay is large: the training loss does not stay small")
     if task.Y_train.numel() <= CHECKED_OUTPUTS:
-        smallest = float(linearize(model, theta, task.X_train, _kind(model)).singular_values()[-1])
-        if smallest < SINGULAR or model.d < task.Y_train.numel():
-            notes.append(f"J is near singular where the flow begins: σ_min = {smallest:.1e}")
+        lin = linearize(model, theta, task.X_train, _kind(model))
+        K = lin.gram()
+        K.diagonal().sub_(SINGULAR**2)
+        if model.d < task.Y_train.numel() or factor(K) is None:  # ten times sooner known than σ_min itself
+            smallest = float(lin.singular_values()[-1])
+            if smallest < SINGULAR or model.d < task.Y_train.numel():
+                notes.append(f"J is near singular where the flow begins: σ_min = {smallest:.1e}")
     return notes
 
 
@@ -516,7 +520,7 @@ def _predicting(model: Model, task: Task, loss: Loss, theta: Tensor) -> float:
 
     make = _seconds(lambda: linearize(model, theta, X, _kind(model)))
     plain = _seconds(lambda: lin.product(Y))
-    factor, before = _seconds(solve, 1, warm=False), solver.products
+    factoring, before = _seconds(solve, 1, warm=False), solver.products
     product = _seconds(solve, 3, warm=False) * 3 / max(solver.products - before, 1)  # with its preconditioner
     clocks = 1 + task.classification
     step = expected.solves * (make + expected.products * product) + 2 * plain
@@ -524,8 +528,8 @@ def _predicting(model: Model, task: Task, loss: Loss, theta: Tensor) -> float:
         task.X_test
     )  # the loss, memorization; the clocks, the record
     begin = _seconds(lambda: sharpness(model, theta, task, loss), 1, warm=False) + POWERS * plain
-    end = EIGENVALUES * factor if Y.numel() <= CHECKED_OUTPUTS else 0.0
-    return begin + expected.steps * step + expected.factors * factor + end
+    factors = expected.factors + (Y.numel() <= CHECKED_OUTPUTS)
+    return begin + expected.steps * step + factors * factoring
 
 
 def _seconds(call, repeats: int = 5, warm: bool = True) -> float:

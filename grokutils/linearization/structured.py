@@ -44,8 +44,10 @@ class Structured(Linearization):
         self.theta, self.X = theta, Inputs.of(X)
         self.E, self.W = model.matrices(theta).values()
         Z = self.X.times(self.E)
-        self.H = model.activation.value(Z)  # (n, width)
-        self.S = model.activation.slope(Z) if slopes is None else slopes
+        if slopes is None:
+            self.H, self.S = model.activation.with_slope(Z)  # (n, width)
+        else:
+            self.H, self.S = model.activation.value(Z), slopes
         self._hold(pinned, spring)
         self.outputs = self.H @ self.W
         self._HH: Tensor | None = None
@@ -168,6 +170,7 @@ class Structured(Linearization):
     def _release(self, dE: Tensor) -> Tensor:
         """D⁻¹dE in place."""
         if len(self.units):
-            part = dE[:, self.units].mT[:, :, None]  # (units, d_in, 1)
-            dE[:, self.units] -= (self.B.mT @ (self.B @ part))[:, :, 0].mT
+            part = dE.index_select(1, self.units).mT[:, :, None]  # (units, d_in, 1)
+            held = torch.bmm(self.B.mT, torch.bmm(self.B, part))[:, :, 0]
+            dE.index_add_(1, self.units, held.mT, alpha=-1)
         return dE

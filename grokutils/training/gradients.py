@@ -32,14 +32,14 @@ class Loss:
         """Write the gradients of each run's loss (for other ``targets`` (R, d_out, n), if given) into ``into_E`` (R, d_in, width), ``into_V`` like V."""
         Z = self._hidden_inputs(E)  # (R, n, width)
         relu = self.sigma == NAMED["relu"]  # a callable of the user's may have that name, too
-        H = Z.relu_() if relu else self.sigma.value(Z)
+        H, S = (Z.relu_(), None) if relu else self.sigma.with_slope(Z)
         D = torch.bmm(V, H.mT)  # outputs, (R, d_out, n)
         if not self.squared:
             D = torch.softmax(D, dim=1)
         D.sub_(self.targets if targets is None else targets).mul_(self.slope)  # ∂loss/∂outputs
         torch.bmm(D, H, out=into_V)
         pull = torch.bmm(D.mT, V)  # ∂loss/∂H, (R, n, width)
-        pull.mul_(H.sign_() if relu else self.sigma.slope(Z))  # for ReLU, σ′(Z) = sign σ(Z)
+        pull.mul_(H.sign_() if S is None else S)  # for ReLU, σ′(Z) = sign σ(Z)
         if self.rows.left is None:
             torch.bmm(self.rows.X.mT, pull, out=into_E)
             return
