@@ -133,14 +133,7 @@ class Integrator:
     def between(self, tau: float) -> Tensor:
         """θ (d,) at a slow time inside the last step: the polynomial through the last points."""
         points = list(self.past)[-4:]
-        theta = torch.zeros_like(points[0].seen)
-        for i, one in enumerate(points):
-            weight = 1.0
-            for j, other in enumerate(points):
-                if i != j:
-                    weight *= (tau - other.tau) / (one.tau - other.tau)
-            theta = theta + weight * one.seen
-        return theta
+        return interpolated(points, [point.seen for point in points], tau)
 
     def time_of(self, event: Event, value: float) -> float:
         """Slow time at which ``event`` came inside the last step, at whose end it has ``value`` ≤ 0."""
@@ -211,8 +204,7 @@ class Integrator:
         return Step(length, metric, inertia * b + length * push, inertia)
 
     def _end(self, star: Tensor, b: Tensor, length: float, tau: float) -> _End:
-        step, mu, sides = self._step(star, b, length, tau), self.past[-1].mu, self._sides(star)
-        mu = torch.zeros_like(self.Y) if mu is None else mu
+        step, mu, sides = self._step(star, b, length, tau), self._likely(tau), self._sides(star)
         at, accuracy = star, SHARE * self._allowed(star)
         attempt = 0
         while True:
@@ -226,6 +218,13 @@ class Integrator:
             if other is None:
                 return _End(at, mu, sides.pinned, lin)
             sides, attempt = other, attempt + 1
+
+    def _likely(self, tau: float) -> Tensor:
+        """A guess of μ (n, m) at τ: where smooth, on the polynomial through the last three."""
+        known = [point for point in list(self.past)[-3:] if point.mu is not None]
+        if not known:
+            return torch.zeros_like(self.Y)
+        return known[-1].mu if self.model.kinks else interpolated(known, [point.mu for point in known], tau)
 
     def _allowed(self, theta: Tensor) -> float:
         """Error of θ that a step may have: a share of ‖θ‖, and on F no more than what keeps the constraint."""
@@ -324,3 +323,15 @@ class Integrator:
             accuracy = 0.1 * CLOSE * float(theta.norm())
             theta = theta - lin.vjp(self.solver.solve(lin, r, 1.0, 0.0, torch.zeros_like(r), accuracy))
         raise NoMultipliersError("theta0 is too far from Z: Gauss–Newton steps do not lead there")
+
+
+def interpolated(points: list[Point], values: list[Tensor], tau: float) -> Tensor:
+    """The polynomial through ``values`` at ``points``, at slow time ``tau``."""
+    total = torch.zeros_like(values[0])
+    for i, (one, value) in enumerate(zip(points, values, strict=True)):
+        weight = 1.0
+        for j, other in enumerate(points):
+            if i != j:
+                weight *= (tau - other.tau) / (one.tau - other.tau)
+        total = total + weight * value
+    return total
