@@ -16,6 +16,7 @@ import tarfile
 import tempfile
 import time
 from collections.abc import Iterator
+from functools import partial
 from io import BytesIO
 from pathlib import Path
 
@@ -29,7 +30,8 @@ from grokutils.linearization import linearize
 COMMIT = "41983fc"
 ROOT = Path(__file__).resolve().parents[1]
 NAME = f"The package at commit {COMMIT}, in the same run (CPU time)"
-DELAYS = (("gelu", 96, 0.8, 5), ("relu", 64, 0.9, 1))  # activation, width, share to train on, repeats; at p = 11
+# at p = 11: activation, width, share to train on, repeats
+DELAYS = (("gelu", 96, 0.8, 5), ("relu", 64, 0.9, 1))
 P, LR, W = 11, 2.0, 1e-4
 PRODUCTS = ((37, 512), (113, 4608))  # (p, width)
 FLOWS = ((37, 512), (59, 1536))  # p = 113 takes the old one the better part of an hour
@@ -130,7 +132,8 @@ def predictions(folder: str, cases) -> Iterator[dict]:
         case = {"what": "delay", "p": P, "width": width, "activation": activation, "share": share}
         old = then(folder, **case, lr=LR, w=W, repeats=repeats)
         for start in ("memorization", "init"):
-            took = median(lambda: delay.predict_delay(model, task, lr=LR, weight_decay=W, start=start), repeats)  # noqa: B023
+            call = partial(delay.predict_delay, model, task, lr=LR, weight_decay=W, start=start)
+            took = median(call, repeats)
             yield _record.row(
                 NAME, f"predicting a delay, from {start}", took, "s", against="the old one, from memorization",
                 ratio=old / took, size=f"p = {P}, width {width}, {activation}",

@@ -25,7 +25,6 @@ class Activation:
     smooth: bool = True  # continuously differentiable; the study's theorems ask for it (assumption 4.2)
     kink: tuple[float, float] | None = None  # slopes below and above 0, where σ consists of these two lines
 
-
     def with_slope(self, Z: Tensor) -> tuple[Tensor, Tensor]:
         """σ(Z) and σ′(Z)."""
         return self.both(Z) if self.both else (self.value(Z), self.slope(Z))
