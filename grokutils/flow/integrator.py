@@ -15,7 +15,7 @@ known which pre-activations it holds at 0.
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 
 import torch
@@ -221,10 +221,13 @@ class Integrator:
 
     def _likely(self, tau: float) -> Tensor:
         """A guess of μ (n, m) at τ: where smooth, on the polynomial through the last three."""
-        known = [point for point in list(self.past)[-3:] if point.mu is not None]
+        known = [(point, point.mu) for point in list(self.past)[-3:] if point.mu is not None]
         if not known:
             return torch.zeros_like(self.Y)
-        return known[-1].mu if self.model.kinks else interpolated(known, [point.mu for point in known], tau)
+        if self.model.kinks:
+            return known[-1][1]
+        points, multipliers = zip(*known, strict=True)
+        return interpolated(points, multipliers, tau)
 
     def _allowed(self, theta: Tensor) -> float:
         """Error of θ that a step may have: a share of ‖θ‖, and on F no more than what keeps the constraint."""
@@ -325,7 +328,7 @@ class Integrator:
         raise NoMultipliersError("theta0 is too far from Z: Gauss–Newton steps do not lead there")
 
 
-def interpolated(points: list[Point], values: list[Tensor], tau: float) -> Tensor:
+def interpolated(points: Sequence[Point], values: Sequence[Tensor], tau: float) -> Tensor:
     """The polynomial through ``values`` at ``points``, at slow time ``tau``."""
     total = torch.zeros_like(values[0])
     for i, (one, value) in enumerate(zip(points, values, strict=True)):
