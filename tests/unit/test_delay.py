@@ -1,13 +1,15 @@
 """The predicted step against training; what a prediction says; and each warning where its assumption fails."""
 
 import math
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import torch
 import xarray as xr
+from torch import Tensor
 
-from grokutils import delay, flow, losses, models, tasks, training
+from grokutils import delay, flow, losses, models, records, tasks, training
 from grokutils.errors import StoppedError
 
 TASK = tasks.modular(11, train_fraction=0.8, seed=0)
@@ -183,6 +185,21 @@ def test_crossing_is_read_between_records():
     assert delay.crossing(path, TASK) == pytest.approx(1.5)
     assert delay.crossing(path, TASK, 0.25) == pytest.approx(1.75)
     assert math.isnan(delay.crossing(path, TASK, start=3))
+    falls_at_once = path.assign(test_loss=path.test_loss * [0.1, 1, 1, 1])
+    assert delay.crossing(falls_at_once, TASK) == 0
+    assert delay.crossing(falls_at_once, TASK, start=1) == pytest.approx(1.5)
+
+
+def test_a_prediction_says_all_in_whole_sentences():
+    path = xr.Dataset(coords={"tau": ("step", np.array([0.0, 0.5]))})
+    clocks = {"loss 0.5": delay.Clock(1234.0, 1200.0, 1300.0, 0.1)}
+    said = delay.Prediction(clocks, 0, 100.0, 1e-3, path, (0.1, 0.2), ("one", "two"), 1.0)
+    assert str(said) == (
+        "The held-out loss falls to 0.5 of that of the output 0 at step 1,234 (nine of ten runs: 1,200 to 1,300). "
+        "It has memorized the training samples by step 100. Caution: one. Caution: two."
+    )
+    none = delay.Prediction({}, 0, math.nan, 1e-3, None, (0.1, 0.2), ("one", "two"), 1.0)
+    assert str(none) == "No prediction: one; two."
 
 
 def test_kinks_that_are_not_held_ask_for_as_many_steps_as_they_are_given():
@@ -207,6 +224,132 @@ def test_cost_is_told_beforehand():
     assert slow.break_even == pytest.approx(each / slow.predicting)
 
 
+class Ticking:
+    """Work on a clock that moves by a known time for each piece of it: what a cost is made of."""
+
+    MAKE, PLAIN, PRODUCT, FACTOR, LOOK, LOOK_OUT, SHARPNESS, STEP = (
+        1000.0,
+        7.0,
+        20.0,
+        1e5,
+        2.0,
+        5.0,
+        50.0,
+        3.0,
+    )
+    LARGEST = 6.0
+
+    def __init__(self, monkeypatch, task):
+        self.now, self.products, self.solves, self.asked, self.task = 0.0, 0, 0, [], task
+        self.smooth, self.kinks, self.name, self.d = True, None, "a model", 4
+        monkeypatch.setattr(delay, "time", SimpleNamespace(process_time=lambda: self.now))
+        monkeypatch.setattr(delay, "linearize", self.linearize)
+        monkeypatch.setattr(delay, "Multipliers", lambda: self)
+        monkeypatch.setattr(delay, "sharpness", self.sharpness)
+        monkeypatch.setattr(delay, "check_model", lambda model: None)
+        monkeypatch.setattr(delay, "check_task", lambda model, task, loss, theta: self.asked.append(theta))
+        monkeypatch.setattr(delay.training, "train", self.train)
+
+    def init(self, seed: int):
+        return torch.full((4,), float(seed), dtype=torch.float64)
+
+    def __call__(self, theta, X):
+        self.now += self.LOOK if X is self.task.X_train else self.LOOK_OUT
+
+    def linearize(self, model, theta, X, kind):
+        assert model is self
+        assert X is self.task.X_train
+        assert kind == "matrix_free"
+        self.now += self.MAKE
+        return self
+
+    def product(self, u):
+        assert u is self.task.Y_train
+        self.now += self.PLAIN
+
+    def solve(self, lin, u, c, lam, guess, accuracy):
+        assert lin is self
+        assert u is self.task.Y_train
+        assert not guess.any()
+        self.asked.append((c, lam, accuracy))
+        self.now += 3 * self.PRODUCT if self.solves else self.FACTOR
+        self.solves, self.products = self.solves + 1, self.products + 3
+
+    def sharpness(self, model, theta, task, loss=losses.squared_error):
+        self.asked.append(loss)
+        self.now += self.SHARPNESS
+        return self.LARGEST
+
+    def train(self, model, task, steps, **how):
+        self.asked.append(how)
+        self.now += 11 + self.STEP * steps
+
+
+@pytest.mark.parametrize("classes", [True, False])
+@pytest.mark.parametrize("looked_at", [True, False])
+@pytest.mark.parametrize("loss", [losses.squared_error, losses.cross_entropy])
+def test_cost_is_its_parts_times_how_many_there_are(classes, looked_at, loss, monkeypatch):
+    g = torch.Generator().manual_seed(0)
+    X, Y, X_test, Y_test = (torch.randn(k, 2, generator=g, dtype=torch.float64) for k in (5, 5, 3, 3))
+    if classes:
+        Y, Y_test = (torch.eye(2, dtype=torch.float64)[torch.arange(k) % 2] for k in (5, 3))
+    task = tasks.from_tensors(X, Y, X_test, Y_test)
+    assert task.classification == classes
+    monkeypatch.setattr(delay, "in_float64", lambda given: given)
+    monkeypatch.setattr(delay, "CHECKED_OUTPUTS", 10 if looked_at else 9)
+    work = Ticking(monkeypatch, task)
+    price = delay.cost(work, task, lr=0.5, weight_decay=1e-2, loss=loss, momentum=0.25, seed=3)
+
+    many = delay.WORK["squared_error" if loss is losses.squared_error else "other", "smooth"]
+    clocks = 2 if classes else 1
+    step = many.solves * (work.MAKE + many.products * work.PRODUCT) + 2 * work.PLAIN
+    step += 2 * work.LOOK + (2 * clocks + 2) * work.LOOK_OUT
+    begin = work.SHARPNESS + delay.POWERS * work.PLAIN
+    expected = begin + many.steps * step + (many.factors + looked_at) * work.FACTOR
+    assert price.predicting == pytest.approx(expected, rel=1e-12)
+    assert price.training == pytest.approx(work.STEP * (1 - 0.25) / (0.5 * 1e-2), rel=1e-12)
+    assert price.break_even == pytest.approx(work.STEP / expected, rel=1e-12)
+
+    solved = [asked for asked in work.asked if isinstance(asked, tuple)]
+    assert solved == [(1.0, work.LARGEST * 10 / 2, 1e-6 * 6.0)] * 4  # ‖θ‖ = ‖(3, 3, 3, 3)‖ = 6
+    assert work.asked[-1] is loss  # the first sharpness of a flow is that of its own loss
+    trained = [asked for asked in work.asked if isinstance(asked, dict)]
+    assert len(trained) == 3
+    for how in trained:
+        assert torch.equal(how.pop("theta0"), work.init(3))
+        assert how == {"lr": 5e-7, "weight_decay": 1e-2, "loss": loss, "momentum": 0.25, "record_at": 2}
+
+
+def test_cost_is_that_of_the_weights_that_are_given(monkeypatch):
+    task = tasks.from_tensors(*(torch.ones(2, 1, dtype=torch.float64) for _ in range(4)))
+    monkeypatch.setattr(delay, "in_float64", lambda given: given)
+    work, theta = Ticking(monkeypatch, task), torch.arange(4.0)
+    delay.cost(work, task, lr=1.0, weight_decay=1.0, theta0=theta)
+    assert torch.equal(work.asked[0], theta.double())
+    assert work.asked[0].dtype == torch.float64
+    delay.cost(work, task, lr=1.0, weight_decay=1.0)
+    assert not [asked for asked in work.asked if isinstance(asked, Tensor)][1].any()  # seed 0
+
+
+@pytest.mark.parametrize(
+    ("change", "named"),
+    [
+        ({"lr": 0.0}, "lr = 0.0: must be"),
+        ({"lr": -1.0}, "lr = -1.0: must be"),
+        ({"weight_decay": 0.0}, "weight_decay = 0.0: must be"),
+        ({"weight_decay": -1.0}, "weight_decay = -1.0: must be"),
+        ({"momentum": 1.0}, "momentum = 1.0: must be"),
+        ({"momentum": -0.1}, "momentum = -0.1: must be"),
+        ({"theta0": torch.ones(3)}, "theta0 has 3 entries: must have"),
+        ({"theta0": torch.ones(3, 3)}, "theta0 has shape"),
+        ({"loss": "hinge"}, "loss = 'hinge'"),
+    ],
+)
+def test_cost_of_bad_arguments_is_refused_by_name(change, named):
+    with pytest.raises(ValueError, match=f"^{named}"):
+        delay.cost(NARROW, SMALL, **{"lr": 0.1, "weight_decay": 1e-3, **change})
+
+
 # Its parts
 
 
@@ -216,6 +359,7 @@ def test_memorized_point_is_on_the_runs_own_path():
     np.testing.assert_allclose(again.theta_end.values[0], theta)
     assert float(again.train_loss[0, -1]) <= 0.05 * float(TASK.Y_train.square().mean())
     assert float(again.train_accuracy[0, -1]) == 1
+    assert step % delay.LOOK == 0
     before = training.train(MODEL, TASK, step - delay.LOOK, seed=3, **RUN, record_at=2)
     missing = flow.memorized(MODEL, TASK).value(torch.from_numpy(before.theta_end.values[0]))
     assert missing > 0
@@ -300,6 +444,16 @@ def test_level_loss_is_named():
     assert not warned(delay.predict_delay(linear, toy, **how, loss_thresholds=(0.5,)), "almost level")
 
 
+def test_level_is_told_by_the_first_threshold_and_the_own_loss():
+    theta, entropy = MODEL.init(0), losses.cross_entropy
+    for thresholds, loss in (((0.3, 0.9), losses.squared_error), ((0.3,), entropy)):
+        event = delay._doubtful(MODEL, TASK, loss, thresholds)
+        assert event.value(theta) == flow.held_out_loss(MODEL, TASK, 1.02 * 0.3, loss).value(theta)
+    usual = delay._doubtful(MODEL, TASK, entropy, ()).value(theta)
+    share = records.GENERALIZED["loss"]
+    assert usual == flow.held_out_loss(MODEL, TASK, 1.02 * share, entropy).value(theta)
+
+
 def test_large_decay_is_named():
     assert warned(briefly(weight_decay=0.1, tau_end=2.0), "weight decay is large")
     assert not warned(briefly(weight_decay=1e-3, tau_end=2.0), "weight decay is large")
@@ -351,6 +505,8 @@ def test_flow_that_stops_early_is_said_so(monkeypatch):
         ({"patience": 1}, "patience = 1"),
         ({"start": "somewhere"}, "start = 'somewhere'"),
         ({"start": torch.ones(3)}, "start has 3 entries"),
+        ({"start": torch.ones(3, 3)}, "start has shape"),
+        ({"theta0": torch.ones(3)}, "theta0 has 3 entries"),
         ({"start": (MODEL.init(0), -1)}, "start's step = -1"),
         ({"loss": "hinge"}, "loss = 'hinge'"),
         ({"tolerance": 1.0}, "tolerance = 1.0"),
