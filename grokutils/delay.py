@@ -291,7 +291,7 @@ def predict_delay(
     highest = scaled * float(path.sharpness.max())
     spread = half_width(model.smooth, start == "init", highest, momentum)
     struck = {event.name: _clock(times[event.name], path, pace, at, spread) for event in clocks}
-    notes += _doubts(model, task, loss, theta, path, times, struck, events[len(clocks)].name, at, highest)
+    notes += _doubts(model, task, loss, theta, path, times, struck, events[len(clocks)].name, highest)
     memorized = at if start == "memorization" else times["memorized"] / pace
     return result(struck, memorized, path, highest)
 
@@ -369,7 +369,7 @@ def _clock(tau: float, path: xr.Dataset, pace: float, at: int, spread: float) ->
     return Clock(step, 0.0 if early else max(step - half, at), step + half, tau)
 
 
-def _doubts(model, task, loss, theta, path, times, struck, almost: str, at: int, highest: float) -> list[str]:
+def _doubts(model, task, loss, theta, path, times, struck, almost: str, highest: float) -> list[str]:
     """Assumptions that did not hold."""
     notes = []
     if highest >= EDGE:

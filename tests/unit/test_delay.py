@@ -11,6 +11,7 @@ from torch import Tensor
 
 from grokutils import delay, flow, losses, models, records, tasks, training
 from grokutils.errors import StoppedError
+from grokutils.linearization import linearize
 
 TASK = tasks.modular(11, train_fraction=0.8, seed=0)
 MODEL = models.two_layer(11, 96, 11, "gelu")
@@ -442,6 +443,63 @@ def test_level_loss_is_named():
     rest = float(path.test_loss[-1]) / float(toy.Y_test.square().mean())
     assert warned(delay.predict_delay(linear, toy, **how, loss_thresholds=(1.001 * rest,)), "almost level")
     assert not warned(delay.predict_delay(linear, toy, **how, loss_thresholds=(0.5,)), "almost level")
+
+
+DOUBTED = xr.Dataset(
+    {"slip": ("step", np.array([0.0, 0.02])), "train_loss": ("step", np.array([1.0, 0.0]))},
+    {"tau": ("step", np.array([0.1, 0.5]))},
+)
+
+
+def test_a_clock_is_as_wide_as_the_integration_and_the_spread_make_it():
+    clock = delay._clock(0.3, DOUBTED, 1e-3, at=200, spread=0.1)
+    assert clock == delay.Clock(300.0, 300 - 10 - 30 - 1, 300 + 10 + 30 + 1, 0.3)
+    assert delay._clock(0.3, DOUBTED, 1e-3, at=280, spread=0.1).low == 280
+    assert delay._clock(0.1, DOUBTED, 1e-3, at=90, spread=0.1).low == 0.0  # at once: some time before
+    assert delay._clock(0.11, DOUBTED, 1e-3, at=90, spread=0.1).low > 90
+
+
+def doubts(model=NARROW, task=SMALL, tau=0.3, almost=0.299, loss="loss 0.5", highest=0.1, train_loss=0.0):
+    theta = NARROW.init(0) if model is NARROW else model.init(0)
+    path = DOUBTED.assign(train_loss=("step", np.array([1.0, train_loss])))
+    struck = {name: delay.Clock(tau / 1e-3, 0.0, 0.0, tau) for name in (loss, "accuracy 0.9")}
+    how = (path, {"almost": almost}, struck, "almost", highest)
+    return delay._doubts(model, task, losses.squared_error, theta, *how)
+
+
+def test_each_doubt_is_one_sentence_from_its_own_limit_on():
+    assert doubts() == []
+    assert doubts(highest=2.0) == [
+        "lr reaches 1 times its stability limit on the way (edge of stability): gradient descent leaves its flow there"
+    ]
+    assert doubts(highest=1.999) == []
+    early = "nothing to predict for loss 0.5, accuracy 0.9: that is so from the start of the flow"
+    assert doubts(tau=0.1, almost=0.1) == [early]
+    assert doubts(tau=0.1001, almost=0.1) == []
+    level = "the held-out loss is almost level at the threshold: the time is ill-determined"
+    assert doubts(tau=0.3, almost=0.2849) == [level]
+    assert doubts(tau=0.3, almost=0.2851) == []
+    assert doubts(tau=0.3, almost=0.2, loss="accuracy 0.5") == []
+    large = 0.02 * float(SMALL.Y_train.square().mean())
+    assert doubts(train_loss=1.01 * large) == ["weight decay is large: the training loss does not stay small"]
+    assert doubts(train_loss=0.99 * large) == []
+    deep = models.mlp([5, 8, 8, 5], "gelu")
+    assert doubts(deep) == [
+        f"the intervals were set on the book's own two-layer networks: for {deep.name} they are a guess"
+    ]
+
+
+def test_near_singular_is_what_is_below_the_level(monkeypatch):
+    smallest = float(linearize(NARROW, NARROW.init(0), SMALL.X_train).singular_values()[-1])
+    said = [f"J is near singular where the flow begins: σ_min = {smallest:.1e}"]
+    for level, expected in ((1.001, said), (0.999, []), (0.6, []), (2.0, said)):
+        monkeypatch.setattr(delay, "SINGULAR", level * smallest)
+        assert doubts() == expected
+    monkeypatch.setattr(delay, "SINGULAR", 2 * smallest)
+    monkeypatch.setattr(delay, "CHECKED_OUTPUTS", SMALL.Y_train.numel())
+    assert doubts() == said
+    monkeypatch.setattr(delay, "CHECKED_OUTPUTS", SMALL.Y_train.numel() - 1)
+    assert doubts() == []
 
 
 def test_level_is_told_by_the_first_threshold_and_the_own_loss():
