@@ -366,6 +366,17 @@ def test_memorized_point_is_on_the_runs_own_path():
     assert missing > 0
 
 
+def test_a_run_from_given_weights_is_followed_from_where_it_memorizes():
+    theta0 = MODEL.init(7)
+    step, theta = delay.memorize(MODEL, TASK, **RUN, theta0=theta0)
+    made = delay.predict_delay(MODEL, TASK, **RUN, theta0=theta0, tau_end=0.01)
+    assert made.start == step
+    assert torch.equal(made.theta, theta)
+    assert (
+        delay.memorize(MODEL, TASK, **RUN)[1].sub(theta).norm() > 1e-3 * theta.norm()
+    )  # of other weights than seed 0
+
+
 # Warnings, one by one
 
 
