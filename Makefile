@@ -145,10 +145,15 @@ bench: $(READY) ## speed, as ratios against named alternatives in the same run
 	$(BIN)/python -m benchmarks
 
 .PHONY: mutants
-mutants: $(READY) ## which changes of losses, linearization, flow and delay no test notices: hours; it carries on where it stopped
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check mutmut==3.8.1
-	$(ONE_THREAD) $(BIN)/mutmut run --max-children 2 $(MUTANTS)
-	$(BIN)/mutmut results
+mutants: .venv-mutants/.ready ## which changes of losses, linearization, flow and delay no test notices: hours; it carries on where it stopped
+	$(ONE_THREAD) .venv-mutants/bin/mutmut run --max-children 2 $(MUTANTS)
+	.venv-mutants/bin/mutmut results
+
+.venv-mutants/.ready: requirements.txt # of its own: mutmut brings a package that renames processes, and tests look for them by name
+	$(call fresh,.venv-mutants)
+	.venv-mutants/bin/pip install --quiet -r requirements.txt mutmut==3.8.1
+	.venv-mutants/bin/pip install --quiet --no-deps -e .
+	touch $@
 
 .PHONY: clean
 clean: ## remove what was built; clean-all also removes the environments

@@ -123,8 +123,6 @@ def median(call, repeats: int = REPEATS) -> float:
 def predictions(folder: str, cases) -> Iterator[dict]:
     """Predicting a delay, from memorization and from the initial weights, after a burn-in."""
     for activation, width, share, repeats in cases:
-        small = models.two_layer(5, 24, 5, activation)
-        delay.predict_delay(small, tasks.modular(5, seed=0), lr=LR, weight_decay=1e-3)
         task, model = (
             tasks.modular(P, train_fraction=share, seed=0),
             models.two_layer(P, width, P, activation),

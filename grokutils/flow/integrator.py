@@ -42,6 +42,8 @@ FINER = (
 CLOSE = 1e-10  # of ‖Y‖: residual at which a start counts as on Z
 SWITCHES = 8  # solutions of one step with other sides of the kinks, after which no kink is let go any more
 SHARE = 0.01  # of the tolerance that may be lost in solving for the multipliers
+OWN = 0.1  # of a smooth step's own error, likewise
+LEAST = 1e-4  # of the tolerance, below which no error of a step is aimed at
 TOO_LONG = 8.0  # stands for the error ratio of a step that is too long for a reason of another kind
 POWERS = (60, 2)  # products that estimate the largest eigenvalue at the start, and keep it at each step
 
@@ -61,6 +63,7 @@ class Point:
     seen: Tensor  # (d,), the weights: θ, or at first order those beside the point θ of Z
     slip: float = 0.0  # sum of the estimated errors so far, along the path, as a time
     ratio: float = 0.0  # of the second to the first term of the expansion in λ, at first order
+    erred: float = 1.0  # estimated error of the step, over the tolerance; at most 1
 
 
 @dataclass
@@ -73,6 +76,7 @@ class _End:
     lin: Linearization
     outputs: Tensor | None = None
     slip: float = 0.0
+    erred: float = 1.0
 
 
 @dataclass
@@ -165,6 +169,7 @@ class Integrator:
         if not self._possible(end):
             return TOO_LONG, None
         end.slip = float(error @ moved) / max(float(moved @ moved), 1e-300) * h
+        end.erred = min(1.0, max(LEAST, float(error.norm()) / (size * self.tolerance)))
         return ratio, end
 
     def _possible(self, end: _End) -> bool:
@@ -205,7 +210,9 @@ class Integrator:
 
     def _end(self, star: Tensor, b: Tensor, length: float, tau: float) -> _End:
         step, mu, sides = self._step(star, b, length, tau), self._likely(tau), self._sides(star)
-        at, accuracy = star, SHARE * self._allowed(star)
+        # From a good guess the search ends just where it may: where there is one, short of what the step itself errs
+        share = SHARE if self.model.kinks else min(SHARE, OWN * self.past[-1].erred)
+        at, accuracy = star, share * self._allowed(star)
         attempt = 0
         while True:
             lin = self._linearized(at, sides)
@@ -283,7 +290,9 @@ class Integrator:
             beside, further = (first_order.shift(lin, u) for u in (nu, self._solve(lin, nu, None)))
             seen = seen + self.first * beside
             ratio = self.first * float(further.norm() / beside.norm().clamp(min=1e-300))
-        made = Point(tau, end.theta, F, end.mu, end.pinned, objective, drift, sharpness, seen, slip, ratio)
+        made = Point(
+            tau, end.theta, F, end.mu, end.pinned, objective, drift, sharpness, seen, slip, ratio, end.erred
+        )  # fmt: skip
         self.past.append(made)
         return made
 
