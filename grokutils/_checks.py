@@ -77,7 +77,9 @@ def tensor(name: str, value, ndim: int | None = None) -> torch.Tensor:
         raise ValueError(f"{name} has dtype {value.dtype}: must be torch.float64 (or torch.float32)")
     if ndim is not None and value.ndim != ndim:
         raise ValueError(f"{name} has shape {tuple(value.shape)}: must have {ndim} dimensions")
-    if not known(torch.isfinite(value).all()):
+    # the smallest and the largest are NaN where any entry is
+    ends = torch.stack(torch.aminmax(value.detach())) if value.numel() else value
+    if not known(ends.isfinite().all()):
         raise ValueError(f"{name} holds NaN or infinite values: every entry must be finite")
     return value
 
