@@ -174,14 +174,17 @@ class Prediction:
 
 def _in_words(name: str, clock: Clock, end: float, pace: float) -> str:
     kind, threshold = name.split()
-    what = (
-        f"The held-out loss falls to {threshold} of that of the output 0"
-        if kind == "loss"
-        else f"{float(threshold):.0%} of the held-out samples are right"
-    )
-    if math.isfinite(clock.step):
+    struck = math.isfinite(clock.step)
+    level, share = f"{threshold} of that of the output 0", f"{float(threshold):.0%}"
+    what = {
+        ("loss", True): f"The held-out loss falls to {level}",
+        ("loss", False): f"the held-out loss stays above {level}",
+        ("accuracy", True): f"{share} of the held-out samples are right",
+        ("accuracy", False): f"fewer than {share} of the held-out samples are right",
+    }[kind, struck]
+    if struck:
         return f"{what} at step {clock.step:,.0f} (nine of ten runs: {clock.low:,.0f} to {clock.high:,.0f})"
-    return f"Not within {end / pace:,.0f} steps (slow time {end:.3g}): {what[0].lower()}{what[1:]}"
+    return f"Until step {end / pace:,.0f} (slow time {end:.3g}) {what}"
 
 
 def predict_delay(
@@ -215,7 +218,8 @@ def predict_delay(
     loss : "squared_error" ("mse"), "cross_entropy", or a :class:`grokutils.losses.Loss`.
     momentum : of the run, in [0, 1).
     start : "memorization" trains for as long as it takes to memorize and follows the flow from there; "init" follows it from
-        the initial weights, without any training; a checkpoint is θ (d,), or θ and its step.
+        the initial weights, without any training; a checkpoint is θ (d,), or θ and its step. One that has not memorized gets the wide
+        intervals of "init".
     seed : of the initial weights.
     init_scale : of the initial weights.
     theta0 : (d,), the initial weights themselves, in place of a draw of ``model.init(seed, init_scale)``.
@@ -289,7 +293,8 @@ def predict_delay(
     path = path.assign_coords(tau=path.tau + pace * at)
     times = dict(zip(path.event.values.tolist(), (path.event_tau + pace * at).values.tolist(), strict=True))
     highest = scaled * float(path.sharpness.max())
-    spread = half_width(model.smooth, start == "init", highest, momentum)
+    fresh = not times["memorized"] <= float(path.tau[0])  # as initial weights are, and an early checkpoint
+    spread = half_width(model.smooth, fresh, highest, momentum)
     struck = {event.name: _clock(times[event.name], path, pace, at, spread) for event in clocks}
     notes += _doubts(model, task, loss, theta, path, times, struck, events[len(clocks)].name, highest)
     memorized = at if start == "memorization" else times["memorized"] / pace
@@ -302,7 +307,7 @@ def half_width(smooth: bool, from_start: bool, sharpness: float, momentum: float
     Parameters
     ----------
     smooth : whether the activation is.
-    from_start : whether the flow begins at the initial weights.
+    from_start : whether the flow begins at the initial weights, or at others that have not memorized.
     sharpness : learning rate times sharpness over 1 + momentum, at most on the way.
     momentum : of gradient descent, β.
     """

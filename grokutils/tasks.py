@@ -379,7 +379,7 @@ def from_tensors(
 
 def _array(name: str, value) -> Tensor:
     try:
-        array = torch.as_tensor(value).detach()
+        array = torch.as_tensor(value).detach().cpu()  # where networks are evaluated
     except (TypeError, ValueError, RuntimeError) as error:
         try:  # lists of rows that are arrays themselves
             array = torch.as_tensor(np.asarray(value))

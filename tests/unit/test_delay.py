@@ -146,7 +146,7 @@ def test_never_is_said_with_its_horizon():
         MODEL, TASK, **RUN, start="init", loss_thresholds=(1e-9,), accuracy_thresholds=(), tau_end=0.05
     )
     assert math.isnan(made.step)
-    assert "Not within 62 steps (slow time 0.05): the held-out loss falls to 1e-09" in str(made)
+    assert "Until step 62 (slow time 0.05) the held-out loss stays above 1e-09 of that" in str(made)
 
 
 def test_a_checkpoint_ends_when_its_run_would():
@@ -169,6 +169,13 @@ def test_intervals_are_wide_from_the_start_and_with_kinks(activation, kind):
     assert clock.high - clock.step == pytest.approx(
         slip + delay.SPREAD[kind, "init"] * length * clock.step + 1
     )
+
+
+def test_an_early_checkpoint_has_the_wide_intervals_of_a_start():
+    """Before memorization gradient descent is farthest from its flow, whoever hands the weights over."""
+    clocks = {"loss_thresholds": (0.99,), "accuracy_thresholds": ()}
+    blind = briefly(start="init", **clocks)
+    assert briefly(start=NARROW.init(0), **clocks).clocks == blind.clocks
 
 
 def test_intervals_of_smooth_networks_grow_with_momentum():
