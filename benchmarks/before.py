@@ -34,8 +34,7 @@ NAME = f"The package at commit {COMMIT}, in the same run (CPU time)"
 DELAYS = (("gelu", 96, 0.8, 5), ("relu", 64, 0.9, 1))
 P, LR, W = 11, 2.0, 1e-4
 PRODUCTS = ((37, 512), (113, 4608))  # (p, width)
-FLOWS = ((37, 512), (59, 1536), (113, 4608))
-PATIENCE = 2.2  # times as long as it takes now, after which the old one is stopped
+FLOWS = ((37, 512), (59, 1536))  # p = 113 takes the old one the better part of an hour
 LIMIT = 1200.0  # processor seconds for one flow
 REPEATS = 5
 SMALL = {"delays": (), "products_": ((5, 24),), "flows_": ((5, 24),), "limit": 30.0}
@@ -179,15 +178,10 @@ def flows(folder: str, sizes, limit: float) -> Iterator[dict]:
     }
     for p, width in sizes:
         took = growth.alone(p, width, limit)
-        patience = PATIENCE * took["seconds"]
-        old = then(folder, what="flow", p=p, width=width, activation=growth.ACTIVATION, limit=patience, **how)
-        notes = {
-            f"not reached within {limit:g} s": not took["reached"],
-            "the old one was stopped before it got there: at least": old >= patience,
-        }
+        old = then(folder, what="flow", p=p, width=width, activation=growth.ACTIVATION, limit=limit, **how)
         yield _record.row(
             NAME, "from initialization to 99 %", took["seconds"], "s", against="the old one", ratio=old / took["seconds"],
-            size=f"p = {p}, width {width}", note="; ".join(note for note, so in notes.items() if so),
+            size=f"p = {p}, width {width}", note="" if took["reached"] else f"not reached within {limit:g} s",
         )  # fmt: skip
 
 
