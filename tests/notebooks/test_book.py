@@ -17,6 +17,18 @@ def test_names_of_claims_are_unique_in_the_book():
     assert [name for name, count in names.items() if count > 1] == []
 
 
+def test_every_measured_claim_has_a_rule_and_the_study_answers_only_for_what_it_says():
+    """What stands on the scorecard in the study's name must be in the study."""
+    for page in chapters.chapters():
+        for claim in chapters.claims(chapters.code(page)):
+            if claim["kind"] != "proved":
+                assert claim["rule"], (page, claim["name"])
+                assert claim["kind"] == "book" or "not in the study" not in claim["reported"], (
+                    page,
+                    claim["name"],
+                )
+
+
 def test_bibliography_and_citations_agree():
     entries = re.findall(r"^@\w+\{([^,]+),", (chapters.ROOT / "book/references.bib").read_text(), re.M)
     texts = [cell.source for page in chapters.chapters() for cell in chapters.notebook(page).cells]
