@@ -912,7 +912,7 @@ def _theory(theory: pd.DataFrame) -> dict[str, dict]:
             "holds": bool((first[near] <= 0.005).all()),
         },
         "ruler": {
-            "measured": f"bound kept in {kept.sum()} of {len(kept)} cases with χ ≤ 1"
+            "measured": f"at most 2ρχ + 1e-5 in {kept.sum()} of {len(kept)} cases with χ ≤ 1"
             + (
                 f" ({len(above)} of them, all {' and '.join(sorted(set(theory.activation[above.index])))}, by its 1e-5 alone: they lie above 2ρχ by up to {said(above.max() - 1)})"
             )
