@@ -23,6 +23,7 @@ from torch import Tensor
 
 from ..errors import NoMultipliersError
 from ..linearization import Linearization, Sides, linearize
+from ..linearization.solving import FACTORED
 from ..losses import Loss
 from ..models import Model
 from . import first_order
@@ -45,7 +46,13 @@ SHARE = 0.01  # of the tolerance that may be lost in solving for the multipliers
 OWN = 0.1  # of a smooth step's own error, likewise
 LEAST = 1e-4  # of the tolerance, below which no error of a step is aimed at
 TOO_LONG = 8.0  # stands for the error ratio of a step that is too long for a reason of another kind
-POWERS = (60, 2)  # products that estimate the largest eigenvalue at the start, and keep it at each step
+POWERS = (
+    60,
+    2,
+)  # at most so many products estimate the largest eigenvalue at the start, and keep it at each step
+SETTLED = (
+    1e-2  # of that eigenvalue, which is within the residual of its vector: enough where products are dear
+)
 
 
 @dataclass
@@ -312,14 +319,19 @@ class Integrator:
 
     def _sharpness(self, lin: Linearization, F: Tensor) -> float:
         """Largest eigenvalue of SᵀJJᵀS, by a power iteration that goes on from step to step."""
-        S, first = self.loss.curvature(F, self.Y), self.power is None
-        u = self._spread() if self.power is None else self.power
+        S, most = self.loss.curvature(F, self.Y), POWERS[self.power is not None]
+        enough = SETTLED if self.Y.numel() > FACTORED else 0.0
+        # a product with K is cheaper, but knows of pinned pre-activations
+        times = lin.product if self.model.kinks is None else lambda w: lin.jvp(lin.vjp(w))
+        image = self._spread() if self.power is None else self.power
         size = 0.0
-        for _ in range(POWERS[0] if first else POWERS[1]):
-            u = u / u.norm().clamp(min=1e-300)
-            image = S.root_transposed(lin.jvp(lin.vjp(S.root(u))))
-            size, u = float((u * image).sum()), image
-        self.power = u
+        for _ in range(most):
+            u = image / image.norm().clamp(min=1e-300)
+            image = S.root_transposed(times(S.root(u)))
+            size = float((u * image).sum())
+            if float((image - size * u).norm()) < enough * size:
+                break
+        self.power = image
         return size
 
     def _spread(self) -> Tensor:
