@@ -84,12 +84,15 @@ def test_squared_slopes_are_the_diagonal(depth):
 
 def test_label_noise_has_the_gradient_that_it_says():
     model, theta, task = small()
-    h = flow.LabelNoise(model, task.X_train, 0.2)
+    h = flow.LabelNoise(model, task.X_train, 0.2, decay=0.4)
     v = torch.randn(model.d, generator=torch.Generator().manual_seed(3), dtype=torch.float64)
     rise = (h.value(theta + 1e-5 * v) - h.value(theta - 1e-5 * v)) / 2e-5
     assert rise == pytest.approx(float(h.gradient(theta) @ v), rel=1e-7)
     K = linearize(model, theta, task.X_train).gram()
-    assert h.value(theta) == pytest.approx(0.5 * float(theta @ theta) + 0.2 * float(K.trace()), rel=1e-10)
+    assert h.value(theta) == pytest.approx(0.2 * float(theta @ theta) + 0.2 * float(K.trace()), rel=1e-10)
+    assert h.metric(theta) == 0.4
+    whole = flow.LabelNoise(model, task.X_train, 0.2)
+    assert torch.allclose(whole.gradient(theta) - h.gradient(theta), 0.6 * theta)
 
 
 def test_noise_of_one_unit_drifts_as_its_stationary_fluctuations_say():
@@ -105,6 +108,53 @@ def test_noise_of_one_unit_drifts_as_its_stationary_fluctuations_say():
     pair = lambda t, X: (t[0] * t[1]).view(1, 1)  # noqa: E731
     trace = torch.func.grad(lambda t: torch.func.jacrev(pair)(t, None).square().sum())(theta)
     assert float(drift) == pytest.approx(float(-lr * lr * d**2 * trace @ tangent), rel=1e-10)
+
+
+def test_adams_metric_is_the_root_of_the_mean_square_of_its_noise():
+    """The gradient of one noisy step is −(2d/nm)Jᵀξ, here drawn often enough to average its square."""
+    model, theta, task = small()
+    adam = flow.Adam(model, task.X_train, noise=0.3, outputs=6)
+    J = linearize(model, theta, task.X_train, "dense").jacobian()
+    draws = torch.randn(200_000, 6, generator=torch.Generator().manual_seed(4), dtype=torch.float64)
+    drawn = (2 * 0.3 / 6 * draws @ J).square().mean(0)
+    assert torch.allclose(adam.at(theta, 0.0).square(), drawn, rtol=0.03)
+    exact = (0.1**2 * J.square().sum(0)).sqrt()
+    assert torch.allclose(adam.at(theta, 0.0), exact + 1e-8, rtol=1e-12, atol=1e-12)
+    rough = flow.Adam(model, task.X_train, noise=0.3, outputs=6, epsilon=0.5)
+    assert torch.allclose(rough.at(theta, 0.0), exact + 0.5, rtol=1e-12)
+    # what is left out: no push, no memory, AdamW's decay
+    adam.passed(theta, 0.0)
+    assert torch.equal(
+        adam.at(theta + 1, 0.1), flow.Adam(model, task.X_train, noise=0.3, outputs=6).at(theta + 1, 0.0)
+    )
+    assert torch.equal(adam.force(theta, exact), torch.zeros_like(theta))
+    assert adam.decoupled
+
+
+def test_adams_memory_goes_on_from_point_to_point():
+    """In two steps as in one, while v(θ) moves evenly; and what was only tried leaves no trace."""
+    model, theta, task = small()
+    made = {"noise": 0.1, "outputs": 6, "memory": 0.2, "epsilon": 0.0}
+    once, twice = (flow.Adam(model, task.X_train, **made) for _ in range(2))
+    slow = [flow.squared_slopes(model, theta + a, task.X_train) for a in (0.0, 0.5)]
+    middle = (1 / 30) ** 2 * (slow[0] + slow[1]) / 2  # v(θ) half-way
+    for adam in (once, twice):
+        adam.passed(theta, 0.4)
+    twice._v = lambda t: middle  # the point half-way, by what it has
+    twice.at(theta - 3, 0.55)
+    twice.passed(theta, 0.5)
+    del twice._v
+    assert torch.allclose(twice.at(theta + 0.5, 0.6), once.at(theta + 0.5, 0.6), rtol=1e-10)
+
+
+def test_force_of_adams_noise_counts_each_weight_by_its_own_inertia():
+    model, theta, task = small()
+    adam = flow.Adam(model, task.X_train, noise=0.1, outputs=6, push=0.3)
+    inertia = torch.rand(model.d, generator=torch.Generator().manual_seed(5), dtype=torch.float64) + 0.2
+    v = torch.randn(model.d, generator=torch.Generator().manual_seed(3), dtype=torch.float64)
+    weighed = lambda t: float((flow.squared_slopes(model, t, task.X_train) / inertia).sum())  # noqa: E731
+    rise = (weighed(theta + 1e-5 * v) - weighed(theta - 1e-5 * v)) / 2e-5
+    assert float(adam.force(theta, inertia) @ v) == pytest.approx(-0.3 * rise, rel=1e-6)
 
 
 def test_adam_remembers_v_for_as_long_as_its_second_average_does():
@@ -161,18 +211,38 @@ def test_force_of_minibatches_is_the_mean_over_all_batches():
 
 
 @pytest.mark.parametrize(
-    ("call", "message"),
+    ("what", "change"),
     [
-        (lambda model, X: flow.LabelNoise(model, X, -1.0), "strength"),
-        (lambda model, X: flow.Adam(model, X, noise=0.0, outputs=6), "noise"),
-        (lambda model, X: flow.Adam(model, X, noise=0.1, outputs=6, memory=-1.0), "memory"),
-        (lambda model, X: flow.Minibatches(model, X, 2, 0.1, 1e-3, 9), "batch_size"),
+        (flow.LabelNoise, {"strength": -1}),
+        (flow.LabelNoise, {"decay": -1}),
+        (flow.Adam, {"noise": 0}),
+        (flow.Adam, {"outputs": 0}),
+        (flow.Adam, {"push": -1}),
+        (flow.Adam, {"memory": -1}),
+        (flow.Adam, {"epsilon": -1}),
+        (flow.Minibatches, {"batch_size": 0}),
+        (flow.Minibatches, {"batch_size": 9}),
+        (flow.Minibatches, {"weight_decay": 0}),
+        (flow.Minibatches, {"outputs": 0}),
+        (flow.Minibatches, {"lr": 0}),
     ],
 )
-def test_bad_arguments_are_named(call, message):
+def test_bad_arguments_are_named(what, change):
     model, _, task = small()
-    with pytest.raises(ValueError, match=message):
-        call(model, task.X_train)
+    given = {
+        flow.LabelNoise: {"strength": 0, "decay": 0},
+        flow.Adam: {"noise": 0.1, "outputs": 1, "push": 0, "memory": 0, "epsilon": 0},
+        flow.Minibatches: {"outputs": 1, "lr": 0.1, "weight_decay": 1e-3, "batch_size": 1},
+    }[what]
+    what(model, task.X_train, **given)  # the least that is allowed
+    ((name, value),) = change.items()
+    with pytest.raises(ValueError, match=rf"\b{name} = {value}"):
+        what(model, task.X_train, **{**given, **change})
+
+
+def test_one_sample_has_no_other_batches():
+    model, theta, task = small()
+    assert not flow.Minibatches(model, task.X_train[:1], 2, 0.5, 1e-3, 1)(theta).any()
 
 
 def test_kinks_cannot_be_held_under_an_inertia():
@@ -224,9 +294,13 @@ def test_quiet_adam_that_rests_decays_with_the_correction_for_its_start():
         ({"lr": 0.0}, "lr = 0"),
         ({"weight_decay": -1.0}, "weight_decay = -1"),
         ({"beta2": 1.0}, "beta2 = 1"),
+        ({"beta2": 0.0}, "beta2 = 0"),
+        ({"epsilon": -1.0}, "epsilon = -1"),
     ],
 )
 def test_quiet_adam_refuses(change, words):
-    given = {"step": 3, "lr": 1e-3, "weight_decay": 0.1, "beta2": 0.9, **change}
-    with pytest.raises(ValueError, match=words):
+    given = {"step": 1, "lr": 1e-3, "weight_decay": 0.1, "beta2": 0.9, "epsilon": 0}
+    flow.QuietAdam(torch.ones(2), **given)  # the least that is allowed
+    given |= change
+    with pytest.raises(ValueError, match=rf"\b{words}"):
         flow.QuietAdam(torch.ones(2), **given)
