@@ -7,6 +7,7 @@ import pytest
 import torch
 
 from grokutils import flow, losses, tasks
+from grokutils.linearization import linearize
 from grokutils.models import two_layer
 
 
@@ -133,6 +134,51 @@ def test_the_flow_keeps_to_the_edge_and_is_the_quiet_one_before():
     assert np.allclose(*ends, rtol=1e-6)
 
 
+@pytest.mark.parametrize("outputs", [1, 2])
+def test_one_output_s_oscillation_feeds_v_with_just_what_keeps_it_at_the_edge(outputs):
+    """Its size by bisection, what v keeps and gains by adding up over the step."""
+    model, X = two_layer(3, 4, 1, "softplus"), randn(1, 3)
+    lr, w, beta1, beta2, epsilon, step = 0.05, 0.2, 0.8, 0.95, 1e-3, 100
+    start = torch.full((model.d,), 1e-4, dtype=torch.float64)
+    adam = flow.EdgeAdam(
+        model,
+        X,
+        start,
+        step,
+        outputs=outputs,
+        lr=lr,
+        weight_decay=w,
+        beta1=beta1,
+        beta2=beta2,
+        epsilon=epsilon,
+    )
+    theta, later, tau = model.init(0), model.init(0) * 0.99, 0.2
+    adam.passed(theta, 0.0)
+    now = adam.at(later, tau)
+    clock = lambda t: np.log(beta2 ** -(step + t / (lr * w)) - 1)  # noqa: E731
+    passed = clock(tau) - clock(0.0)
+    fading = 1 - (w * (later + (later - theta) / tau)).square()
+    kept = torch.linspace(0, passed, 20_001, dtype=torch.float64)
+    weight = torch.trapezoid(torch.exp(-fading[:, None] * (passed - kept)), kept)
+    J = linearize(model, later, X).jacobian()[0]
+    top = lambda v: float((J.square() / (v.sqrt() + epsilon)).sum())  # noqa: E731
+    limit = 2 * 1.8 / 0.2 / lr * outputs / 2
+    base = start * torch.exp(-fading * passed)
+    assert top(base) > limit
+    low, high = 0.0, 1e3
+    for _ in range(200):
+        size = (low + high) / 2
+        low, high = (size, high) if top(base + size * weight * J.square()) > limit else (low, size)
+    expected = (base + low * weight * J.square()).sqrt() + epsilon
+    assert torch.allclose(now, expected, rtol=1e-3)
+    assert torch.equal(adam.at(later, tau), now)  # asked again at the same point
+    adam.passed(later, tau)
+    assert torch.equal(adam.at(later, tau), now)
+    assert float(adam.oscillation.fed(J[None]).sum()) == pytest.approx(
+        low * float(J.square().sum()), rel=1e-5
+    )
+
+
 @pytest.mark.parametrize(
     ("change", "words"),
     [
@@ -143,7 +189,9 @@ def test_the_flow_keeps_to_the_edge_and_is_the_quiet_one_before():
     ],
 )
 def test_refuses(change, words):
-    given = {"outputs": 5, "lr": 1e-3, "weight_decay": 0.1, **change}
+    given = {"outputs": 1, "lr": 1e-3, "weight_decay": 0.1}
+    flow.EdgeAdam(two_layer(5, 8, 5, "gelu"), torch.eye(5).double(), torch.ones(80).double(), 3, **given)
+    given |= change
     with pytest.raises(ValueError, match=words):
         flow.EdgeAdam(two_layer(5, 8, 5, "gelu"), torch.eye(5).double(), torch.ones(80).double(), 3, **given)
 

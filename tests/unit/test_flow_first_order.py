@@ -141,6 +141,25 @@ def test_reports_where_its_weights_are_and_its_regime():
     assert run.attrs["lam"] == 1e-3
 
 
+def test_landed_is_who_is_beside_zero_loss_or_comes_no_nearer():
+    model, theta, task = start()
+    lam = 1e-4
+    lin = linearize(model, theta, task.X_train)
+    beside = theta + lam * first_order.shift(lin, first_order.multipliers(lin, solve)[1])
+    assert flow.Landing(model, task, lam)(beside)  # at first sight
+    assert not flow.Landing(model, task, lam)(theta)  # on Z itself: its residual is not -λμ₀ but 0
+    off = lambda share: beside + share * (theta - beside)  # noqa: E731
+    nears = flow.Landing(model, task, lam)
+    assert [nears(off(share)) for share in (3.0, 0.9, 0.5, 0.6)] == [False, False, False, True]
+    beyond = flow.Landing(model, task, lam)
+    assert [beyond(off(share)) for share in (2.0, 3.0)] == [
+        False,
+        False,
+    ]  # farther than Z itself: still on its way
+    strict = flow.Landing(model, task, lam, close=0.5)
+    assert [strict(off(share)) for share in (0.6, 0.4)] == [False, True]
+
+
 def test_begins_where_training_has_settled_beside_zero_loss():
     model, theta, task = start()
     landing = flow.Landing(model, task, 1e-3)
