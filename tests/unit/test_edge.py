@@ -175,7 +175,7 @@ def test_one_output_s_oscillation_feeds_v_with_just_what_keeps_it_at_the_edge(ou
     adam.passed(later, tau)
     assert torch.equal(adam.at(later, tau), now)
     assert float(adam.oscillation.fed(J[None]).sum()) == pytest.approx(
-        low * float(J.square().sum()), rel=1e-5
+        low * float(J.square().sum()), rel=1e-3
     )
 
 
