@@ -21,6 +21,7 @@ from ..losses import Curvature
 PATIENCE = 12  # products after which a search with an old factor is given up for a new one
 RANGE = 30.0  # how far c may go from that of the factor while λ > 0
 MOST_PRODUCTS = 1000  # of a search with a new one
+WORTH = 6  # products that a factor of HHᵀ costs: once an old one has cost so many more than a new one would have, it goes
 
 
 class Multipliers:
@@ -38,6 +39,7 @@ class Multipliers:
         self.products = self.factorizations = 0
         self._precondition: Callable[[np.ndarray], np.ndarray] | None = None
         self._patience, self._c = PATIENCE, 1.0  # and c of the factor
+        self._fresh = self._excess = 0  # products of the search with the factor when it was new, and beyond these since
 
     def solve(
         self, lin: Linearization, u: Tensor, c: float, lam: float, guess: Tensor, accuracy: float
@@ -90,11 +92,14 @@ class Multipliers:
     def _solve(self, times, u: Tensor, guess: Tensor, enough: float, matrix, c: float) -> Tensor:
         found = None
         if self._precondition is not None:
-            found, _ = self._search(times, u, guess, enough * c / self._c, self._patience)
+            found, used = self._search(times, u, guess, enough * c / self._c, self._patience)
+            self._excess += used - self._fresh
         if found is None:
             self._precondition, self._c = matrix(), c
-            found, used = self._search(times, u, guess, enough, MOST_PRODUCTS)
-            self._patience = PATIENCE + 2 * used
+            found, self._fresh = self._search(times, u, guess, enough, MOST_PRODUCTS)
+            self._patience, self._excess = PATIENCE + 2 * self._fresh, 0
+        elif u.numel() > FACTORED and self._excess > WORTH:
+            self._precondition = None  # of the next step
         if found is None:
             raise NoMultipliersError(f"no multipliers within {MOST_PRODUCTS} products: K is near singular")
         return found

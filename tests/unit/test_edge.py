@@ -199,11 +199,11 @@ def test_refuses(change, words):
 @pytest.mark.parametrize(
     ("change", "words"),
     [
-        ({"limit": 0.0}, "limit = 0"),
+        ({"limit": 0.0}, r"^limit = 0"),
         ({"base": torch.ones(3).double()}, r"base of shape \(3,\)"),
-        ({"base": -torch.ones(5).double()}, "not negative"),
-        ({"weight": torch.zeros(5).double()}, "positive"),
-        ({"J": torch.ones(5).double()}, "J"),
+        ({"base": -torch.ones(5).double()}, r"^base of .* and not negative$"),
+        ({"weight": torch.zeros(5).double()}, r"^weight of .* and positive$"),
+        ({"J": torch.ones(5).double()}, r"^J\b"),
     ],
 )
 def test_the_concave_problem_refuses(change, words):
@@ -216,3 +216,12 @@ def test_the_concave_problem_refuses(change, words):
     }
     with pytest.raises(ValueError, match=words):
         flow.edge_oscillation(**given)
+
+
+@pytest.mark.parametrize(
+    ("lr", "beta1", "words"),
+    [(0.0, 0.9, "lr = 0"), (-1.0, 0.9, "lr = -1"), (0.1, 1.0, "beta1 = 1"), (0.1, -0.1, "beta1 = -0.1")],
+)
+def test_the_edge_refuses(lr, beta1, words):
+    with pytest.raises(ValueError, match=f"^{words}"):
+        flow.edge_of_adam(lr, beta1)

@@ -129,6 +129,22 @@ def test_cost_does_not_grow_when_decay_falls():
     assert runs[1].attrs["factorizations"] <= 12
 
 
+def test_an_old_factor_goes_once_it_has_cost_more_than_a_new_one(monkeypatch):
+    """Where K is not formed, its factor is cheap beside many products; the flow is the same."""
+    monkeypatch.setattr(multipliers, "FACTORED", 0)
+    model, task = models.two_layer(7, 48, 7, "gelu"), tasks.modular(7, seed=0)
+    renewed, kept = (
+        (
+            monkeypatch.setattr(multipliers, "WORTH", worth),
+            flow.follow(model, model.init(0), task, lam=0.03, tau_end=1.0),
+        )[1]
+        for worth in (6, np.inf)
+    )
+    assert renewed.attrs["factorizations"] > kept.attrs["factorizations"]
+    assert renewed.attrs["products"] < 0.95 * kept.attrs["products"]
+    assert gap(renewed, kept.theta_end) < 1e-5
+
+
 def test_slip_bounds_the_error_of_the_time_and_falls_with_the_tolerance():
     """Against a fine flow, at a norm that both pass."""
     model, theta, task = on_zero_loss()
