@@ -39,7 +39,9 @@ class Multipliers:
         self.products = self.factorizations = 0
         self._precondition: Callable[[np.ndarray], np.ndarray] | None = None
         self._patience, self._c = PATIENCE, 1.0  # and c of the factor
-        self._fresh = self._excess = 0  # products of the search with the factor when it was new, and beyond these since
+        self._fresh = self._excess = (
+            0  # products of the search with the factor when it was new, and beyond these since
+        )
 
     def solve(
         self, lin: Linearization, u: Tensor, c: float, lam: float, guess: Tensor, accuracy: float
