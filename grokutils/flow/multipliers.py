@@ -21,6 +21,7 @@ from ..losses import Curvature
 PATIENCE = 12  # products after which a search with an old factor is given up for a new one
 RANGE = 30.0  # how far c may go from that of the factor while λ > 0
 MOST_PRODUCTS = 1000  # of a search with a new one
+ROUGH = 1e-8  # of rᵀM⁻¹r at the guess: down to there a search is content with products in single precision
 WORTH = 6  # products that a factor of HHᵀ costs: once an old one has cost so many more than a new one would have, it goes
 
 
@@ -39,9 +40,8 @@ class Multipliers:
         self.products = self.factorizations = 0
         self._precondition: Callable[[np.ndarray], np.ndarray] | None = None
         self._patience, self._c = PATIENCE, 1.0  # and c of the factor
-        self._fresh = self._excess = (
-            0  # products of the search with the factor when it was new, and beyond these since
-        )
+        self._fresh = 0  # products of the search with the factor when it was new,
+        self._excess = 0  # and beyond these since
 
     def solve(
         self, lin: Linearization, u: Tensor, c: float, lam: float, guess: Tensor, accuracy: float
@@ -60,8 +60,13 @@ class Multipliers:
         def times(w: Tensor) -> Tensor:
             return self._through(lin, w, c) + lam * w
 
+        def roughly(w: Tensor) -> Tensor:
+            single = lin.single()
+            return times(w) if single is None else self._through(single, w.float(), c).double() + lam * w
+
         self._keep(c, lam)
-        return self._solve(times, u, guess, accuracy**2 / c, lambda: self._matrix(lin, c, lam, None), c)
+        matrix = lambda: self._matrix(lin, c, lam, None)  # noqa: E731
+        return self._solve(times, u, guess, accuracy**2 / c, matrix, c, roughly)
 
     def correct(
         self, lin: Linearization, rho: Tensor, c: float, lam: float, curvature: Curvature, accuracy: float
@@ -91,14 +96,16 @@ class Multipliers:
         if lam and not 1 / RANGE <= c / self._c <= RANGE:
             self._precondition = None
 
-    def _solve(self, times, u: Tensor, guess: Tensor, enough: float, matrix, c: float) -> Tensor:
+    def _solve(
+        self, times, u: Tensor, guess: Tensor, enough: float, matrix, c: float, roughly=None
+    ) -> Tensor:
         found = None
         if self._precondition is not None:
-            found, used = self._search(times, u, guess, enough * c / self._c, self._patience)
+            found, used = self._search(times, u, guess, enough * c / self._c, self._patience, roughly)
             self._excess += used - self._fresh
         if found is None:
             self._precondition, self._c = matrix(), c
-            found, self._fresh = self._search(times, u, guess, enough, MOST_PRODUCTS)
+            found, self._fresh = self._search(times, u, guess, enough, MOST_PRODUCTS, roughly)
             self._patience, self._excess = PATIENCE + 2 * self._fresh, 0
         elif u.numel() > FACTORED and self._excess > WORTH:
             self._precondition = None  # of the next step
@@ -106,8 +113,13 @@ class Multipliers:
             raise NoMultipliersError(f"no multipliers within {MOST_PRODUCTS} products: K is near singular")
         return found
 
-    def _search(self, times, u: Tensor, x: Tensor, enough: float, patience: int) -> tuple[Tensor | None, int]:
-        """Conjugate gradients until rᵀM⁻¹r ≤ ``enough`` or lost in rounding; SciPy's stop at ‖r‖ alone."""
+    def _search(
+        self, times, u: Tensor, x: Tensor, enough: float, patience: int, roughly=None
+    ) -> tuple[Tensor | None, int]:
+        """Conjugate gradients until rᵀM⁻¹r ≤ ``enough`` or lost in rounding; SciPy's stop at ‖r‖ alone.
+
+        The residual of the guess is exact; its correction is searched by products in single precision, where it need be no better.
+        """
 
         inverse = self._precondition
         assert inverse is not None
@@ -119,11 +131,13 @@ class Multipliers:
         z = precondition(r)
         size = float((r * z).sum())
         enough = max(enough, 1e-28 * abs(float((u * precondition(u)).sum())))
+        dear = u.numel() > FACTORED and enough >= ROUGH * size
+        product = roughly if dear and roughly is not None else times
         p = z
         for used in range(patience):
             if size <= enough:
                 return x, used
-            q = times(p)
+            q = product(p)
             bend = float((p * q).sum())
             if not bend > 0:  # also NaN
                 raise NoMultipliersError("cK + λI is singular: J has lost full rank (theorem 4.10)")

@@ -52,6 +52,10 @@ class Linearization:
         """Ku, (n, m), for ``u`` (n, m), with K = JD⁻¹Jᵀ."""
         return self.jvp(self.free(self.vjp(u)))
 
+    def single(self) -> Linearization | None:
+        """The same in single precision, for products with K that need not be exact; None where there is no such."""
+        return None
+
     def jacobian(self) -> Tensor:
         """J itself, (nm, d)."""
         units = torch.eye(self.outputs.numel(), dtype=self.theta.dtype)

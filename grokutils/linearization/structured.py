@@ -11,6 +11,8 @@ hidden unit h, rows of X_h, give D_h⁻¹ = I − B_hᵀB_h with B_h = L⁻¹X_h
 
 from __future__ import annotations
 
+from copy import copy
+
 import torch
 from torch import Tensor
 
@@ -53,6 +55,7 @@ class Structured(Linearization):
         self._HH: Tensor | None = None
         self._products = 0
         self._scratch: tuple[Tensor, Tensor] | None = None
+        self._single: Structured | None = None
 
     @classmethod
     def with_sides(cls, model: TwoLayer, theta: Tensor, X: Tensor, sides: Sides) -> Structured:
@@ -105,6 +108,14 @@ class Structured(Linearization):
 
     def product(self, u: Tensor) -> Tensor:
         return self._push(self._release(self._pull(u))).add_(self._by_readout(u))
+
+    def single(self) -> Structured | None:
+        if self._single is None and self.X.ends is not None and not len(self.units):
+            made = self._single = copy(self)
+            made.E, made.W, made.H, made.S = (M.float() for M in (self.E, self.W, self.H, self.S))
+            made._HH = None if self._HH is None else self._HH.float()
+            made._scratch = None
+        return self._single
 
     def _by_readout(self, u: Tensor) -> Tensor:
         """HHᵀu, (n, m): by HHᵀ where that is there, or is worth its n²·width by the products so far, each 2·n·width·m without it."""

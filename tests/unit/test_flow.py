@@ -145,6 +145,17 @@ def test_an_old_factor_goes_once_it_has_cost_more_than_a_new_one(monkeypatch):
     assert gap(renewed, kept.theta_end) < 1e-5
 
 
+def test_products_in_single_precision_lead_to_the_same_weights(monkeypatch):
+    monkeypatch.setattr(multipliers, "FACTORED", 0)
+    model, task = models.two_layer(7, 48, 7, "gelu"), tasks.modular(7, seed=0)
+    follow = lambda: flow.follow(model, model.init(0), task, lam=0.03, tau_end=1.0, tolerance=1e-6)  # noqa: E731
+    rough = follow()
+    monkeypatch.setattr(multipliers, "ROUGH", np.inf)
+    exact = follow()
+    assert 0 < gap(rough, exact.theta_end) < 1e-8
+    assert rough.attrs["products"] == pytest.approx(exact.attrs["products"], rel=0.02)
+
+
 def test_slip_bounds_the_error_of_the_time_and_falls_with_the_tolerance():
     """Against a fine flow, at a norm that both pass."""
     model, theta, task = on_zero_loss()

@@ -724,3 +724,25 @@ def test_the_readout_s_product_is_formed_once_it_pays_and_agrees(monkeypatch):
         assert (lin._HH is None) == (4 * count < 20)
     whole = (lin.gram() @ U.flatten()).view_as(U)
     assert all(torch.allclose(product, whole, rtol=1e-12, atol=1e-12) for product in products)
+
+
+def test_in_single_precision_products_are_as_exact_as_that():
+    X = tasks.modular(5).X_train
+    model = models.two_layer(5, 12, 5, "gelu")
+    theta = model.init(0)
+    lin = linearize(model, theta, X)
+    u = torch.randn(len(X), 5, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
+    exact = lin.product(u)
+    single = lin.single()
+    assert single.product(u.float()).dtype == torch.float32
+    assert torch.equal(lin.product(u), exact)  # the two share nothing that is written to
+    error = (single.product(u.float()).double() - exact).norm() / exact.norm()
+    assert 1e-9 < error < 1e-6
+    assert lin.single() is single
+    assert linearize(model, theta, X + 0.1).single() is None  # where X is multiplied, not gathered
+    assert linearize(model, theta, X, "dense").single() is None
+    relu = models.two_layer(5, 12, 5, "relu")
+    Z = X @ relu.matrices(theta)["E"]
+    assert (
+        linearize(relu, theta, X, sides=Sides.at(Z, Z.abs() < 0.05)).single() is None
+    )  # nor with held kinks
