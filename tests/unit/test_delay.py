@@ -353,6 +353,15 @@ def test_cost_of_bad_arguments_is_refused_by_name(change, named):
 # Its parts
 
 
+@pytest.mark.parametrize("smooth", [True, False])
+@pytest.mark.parametrize("from_start", [True, False])
+def test_half_width_is_the_spread_of_its_kind_times_the_length_of_a_smooth_step(smooth, from_start):
+    spread = delay.SPREAD["smooth" if smooth else "kinks", "init" if from_start else "memorization"]
+    length = 0.3 * 1.9 / 0.1 if smooth else 1
+    assert delay.half_width(smooth, from_start, 0.3, 0.9) == pytest.approx(spread * length, rel=1e-12)
+    assert len(set(delay.SPREAD.values())) == 4  # or one could stand for another
+
+
 def test_memorized_point_is_on_the_runs_own_path():
     step, theta = delay.memorize(MODEL, TASK, **RUN, seed=3)
     again = training.train(MODEL, TASK, step, seed=3, **RUN, record_at=2)

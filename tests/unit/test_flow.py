@@ -145,6 +145,16 @@ def test_an_old_factor_goes_once_it_has_cost_more_than_a_new_one(monkeypatch):
     assert gap(renewed, kept.theta_end) < 1e-5
 
 
+def test_a_weighted_linearization_is_that_of_the_scaled_weights():
+    model, theta, task = small()
+    lin = linearize(model, theta, task.X_train, "dense")
+    D = torch.rand(model.d, generator=torch.Generator().manual_seed(2), dtype=torch.float64) + 0.3
+    seen, J = implicit.Weighted(lin, D), lin.jacobian()
+    torch.testing.assert_close(seen.gram(), J / D @ J.mT)
+    u = torch.randn(*lin.outputs.shape, generator=torch.Generator().manual_seed(3), dtype=torch.float64)
+    torch.testing.assert_close(seen.product(u), (J / D @ J.mT @ u.flatten()).view_as(u))
+
+
 def test_products_in_single_precision_lead_to_the_same_weights(monkeypatch):
     monkeypatch.setattr(multipliers, "FACTORED", 0)
     model, task = models.two_layer(7, 48, 7, "gelu"), tasks.modular(7, seed=0)
