@@ -746,3 +746,12 @@ def test_in_single_precision_products_are_as_exact_as_that():
     assert (
         linearize(relu, theta, X, sides=Sides.at(Z, Z.abs() < 0.05)).single() is None
     )  # nor with held kinks
+
+
+@pytest.mark.parametrize(
+    ("name", "value"), [("c", -1.0), ("lam", -1.0), ("tolerance", 0.0), ("tolerance", 1.0)]
+)
+def test_solve_refuses_numbers_out_of_range(name, value):
+    lin = linearize(MODELS["relu"](), gaussian(35), gaussian(5, 3))
+    with pytest.raises(ValueError, match=f"^{name} = {value}"):
+        lin.solve(gaussian(5, 2), **{name: value})

@@ -243,6 +243,7 @@ def test_bad_arguments_are_named(what, change):
 def test_one_sample_has_no_other_batches():
     model, theta, task = small()
     assert not flow.Minibatches(model, task.X_train[:1], 2, 0.5, 1e-3, 1)(theta).any()
+    assert flow.Minibatches(model, task.X_train[:2], 2, 0.5, 1e-3, 1)(theta).any()  # two have
 
 
 def test_kinks_cannot_be_held_under_an_inertia():
@@ -293,6 +294,7 @@ def test_quiet_adam_that_rests_decays_with_the_correction_for_its_start():
         ({"step": 0}, "step = 0"),
         ({"lr": 0.0}, "lr = 0"),
         ({"weight_decay": -1.0}, "weight_decay = -1"),
+        ({"weight_decay": 0.0}, "weight_decay = 0"),
         ({"beta2": 1.0}, "beta2 = 1"),
         ({"beta2": 0.0}, "beta2 = 0"),
         ({"epsilon": -1.0}, "epsilon = -1"),
@@ -301,6 +303,7 @@ def test_quiet_adam_that_rests_decays_with_the_correction_for_its_start():
 def test_quiet_adam_refuses(change, words):
     given = {"step": 1, "lr": 1e-3, "weight_decay": 0.1, "beta2": 0.9, "epsilon": 0}
     flow.QuietAdam(torch.ones(2), **given)  # the least that is allowed
+    flow.QuietAdam(torch.ones(2), 1, lr=1e-3, weight_decay=0.1)  # and what is not said
     given |= change
     with pytest.raises(ValueError, match=rf"\b{words}"):
         flow.QuietAdam(torch.ones(2), **given)
