@@ -66,7 +66,8 @@ class Multipliers:
 
         self._keep(c, lam)
         matrix = lambda: self._matrix(lin, c, lam, None)  # noqa: E731
-        return self._solve(times, u, guess, accuracy**2 / c, matrix, c, roughly)
+        # without λ small eigenvalues of K would drown in single precision
+        return self._solve(times, u, guess, accuracy**2 / c, matrix, c, roughly if lam else None)
 
     def correct(
         self, lin: Linearization, rho: Tensor, c: float, lam: float, curvature: Curvature, accuracy: float
@@ -139,6 +140,9 @@ class Multipliers:
                 return x, used
             q = product(p)
             bend = float((p * q).sum())
+            if not bend > 0 and product is not times:
+                product, q = times, times(p)
+                bend = float((p * q).sum())
             if not bend > 0:  # also NaN
                 raise NoMultipliersError("cK + λI is singular: J has lost full rank (theorem 4.10)")
             step = size / bend
