@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import signal
 import statistics
 import sys
-import threading
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 import typer
@@ -102,13 +103,13 @@ def work(asked: Asked) -> None:
             }
             show([f"{kind.label(i)}: {why}" for i, why in reasons.items()])
     stopped = ""
-    interrupted = _interruptible()
+    signals = Interrupts()
     try:
         if missing:
             store.room()
         note(asked)
         if missing:
-            _run(asked, missing, kind, interrupted)
+            _run(asked, missing, kind, signals)
     except KeyboardInterrupt:
         stopped, code = "interrupted", INTERRUPTED
     except (DiskFull, ConnectionError) as error:
@@ -118,17 +119,30 @@ def work(asked: Asked) -> None:
         raise typer.Exit(code if stopped else 1)
 
 
-def _interruptible() -> threading.Event:
-    """Let Ctrl-C and SIGTERM raise KeyboardInterrupt, and set the event: Python drops what is raised in a finalizer."""
-    asked = threading.Event()
+class Interrupts:
+    """Ctrl-C and SIGTERM: raised as KeyboardInterrupt, but the first one is only noted while a loop looks itself.
 
-    def interrupt(*_) -> None:
-        asked.set()
-        raise KeyboardInterrupt
+    A signal arrives anywhere; raised in a finalizer, it would leave a traceback and be dropped.
+    """
 
-    for each in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(each, interrupt)
-    return asked
+    def __init__(self):
+        self.came, self._looked_at = False, False
+        for each in (signal.SIGINT, signal.SIGTERM):
+            signal.signal(each, self._arrived)
+
+    def _arrived(self, *_) -> None:
+        first, self.came = not self.came, True
+        if not (first and self._looked_at):
+            raise KeyboardInterrupt
+
+    @contextlib.contextmanager
+    def looked_at(self) -> Iterator[Callable[[], bool]]:
+        """While a loop asks again and again, by what it is given, whether one came."""
+        self._looked_at = True
+        try:
+            yield lambda: self.came
+        finally:
+            self._looked_at = False
 
 
 def _plan(asked: Asked, missing: list) -> None:
@@ -137,7 +151,7 @@ def _plan(asked: Asked, missing: list) -> None:
     typer.echo(f"{asked.chapter.name}: {counted(whole)}, {done}")
 
 
-def _run(asked: Asked, missing: list, kind, interrupted: threading.Event) -> None:
+def _run(asked: Asked, missing: list, kind, signals: Interrupts) -> None:
     from . import cluster, page
 
     page.assets(asked.store.folder)
@@ -151,7 +165,8 @@ def _run(asked: Asked, missing: list, kind, interrupted: threading.Event) -> Non
     with cluster.connected(asked.scheduler, workers, asked.retries) as client, kind:
         if sys.stderr.isatty() and client.dashboard_link and not asked.as_json:
             kind.note(f"dashboard: {client.dashboard_link}")
-        cluster.run(client, asked.store, notebook, missing, limits, kind, asked.lacks, interrupted.is_set)
+        with signals.looked_at() as came:
+            cluster.run(client, asked.store, notebook, missing, limits, kind, asked.lacks, came)
 
 
 def _end(kind, asked: Asked, stopped: str) -> None:
