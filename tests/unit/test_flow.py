@@ -166,6 +166,27 @@ def test_products_in_single_precision_lead_to_the_same_weights(monkeypatch):
     assert rough.attrs["products"] == pytest.approx(exact.attrs["products"], rel=0.02)
 
 
+@pytest.mark.parametrize("lam", [1e-1, 1e-5, 1e-8])
+def test_after_products_in_single_precision_the_exact_residual_is_as_small_as_asked(monkeypatch, lam):
+    """Also where λ is tiny beside K, and single precision alone would not resolve it."""
+    monkeypatch.setattr(multipliers, "FACTORED", 0)
+    search, left = Multipliers._search, []
+
+    def searched(self, times, u, x, enough, *rest):
+        found, used = search(self, times, u, x, enough, *rest)
+        if found is not None and used:
+            r = u - times(found)
+            r = r.flatten().numpy()
+            left.append(r @ self._precondition(r) / enough)
+        return found, used
+
+    monkeypatch.setattr(Multipliers, "_search", searched)
+    model, task = models.two_layer(11, 96, 11, "gelu"), tasks.modular(11, seed=0)
+    flow.follow(model, model.init(0), task, lam=lam, tau_end=0.5, tolerance=1e-4)
+    assert len(left) > 100
+    assert max(left) < 1.05
+
+
 def test_slip_bounds_the_error_of_the_time_and_falls_with_the_tolerance():
     """Against a fine flow, at a norm that both pass."""
     model, theta, task = on_zero_loss()
