@@ -353,6 +353,25 @@ def test_page_says_what_it_is(name, site):
     assert ("mathjax/startup.js" in text) == ('class="math' in text)
 
 
+def test_cards_and_descriptions_say_what_the_chapters_ask_and_answer(site):
+    letters = lambda text: re.sub("[^a-z]", "", re.sub(r"<[^>]*>|&[^;]*;", "", text).lower())  # noqa: E731
+    intro = (site / "book/intro.html").read_text(encoding="utf-8")
+    shown = {
+        word: [letters(text) for text in re.findall(f'class="card-{word}">(.*?)</p>', intro, re.DOTALL)]
+        for word in ("question", "answer")
+    }
+    numbered = [name for name in chapters.chapters() if name.rpartition("/")[2][:2].isdigit()]
+    for number, name in enumerate(numbered):
+        page = (site / f"{name}.html").read_text(encoding="utf-8")
+        (description,) = re.findall('name="description" content="([^"]*)"', page)
+        opening = chapters.notebook(name).cells[0].source
+        for word, texts in shown.items():
+            begins = letters(re.search(rf"\*\*{word.title()}\.\*\* ([\w ]*)", opening)[1])
+            assert texts[number].startswith(begins)
+            assert f'class="chapter-{word}"' in page
+        assert letters(description).startswith(begins)
+
+
 def test_a_chapter_has_one_name_everywhere(site):
     for name in chapters.chapters():
         stem = name.rpartition("/")[2]
