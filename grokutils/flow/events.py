@@ -11,6 +11,7 @@ from scipy.optimize import brentq
 from torch import Tensor
 
 from .. import _checks, records
+from ..linearization import outputs
 from ..losses import Loss
 from ..losses import loss as loss_of
 from ..tasks import Task
@@ -43,7 +44,9 @@ def held_out_loss(
     threshold, loss = _checks.real("threshold", threshold, 0, open_low=True), loss_of(loss)
     X, Y = task.X_test, task.Y_test
     level = threshold * _baseline(task, "test", loss)
-    return Event(f"loss {threshold:g}", lambda theta: float(loss.value(model(theta, X), Y)) / level - 1)
+    return Event(
+        f"loss {threshold:g}", lambda theta: float(loss.value(outputs(model, theta, X), Y)) / level - 1
+    )
 
 
 def held_out_accuracy(model, task: Task, threshold: float = records.GENERALIZED["accuracy"]) -> Event:
@@ -63,7 +66,7 @@ def held_out_accuracy(model, task: Task, threshold: float = records.GENERALIZED[
 
     def missing(theta: Tensor) -> float:  # continuous in θ, as the share itself is not
         return -float(
-            margins(model(theta, task.X_test), task.Y_test).sort(descending=True).values[needed - 1]
+            margins(outputs(model, theta, task.X_test), task.Y_test).sort(descending=True).values[needed - 1]
         )
 
     return Event(f"accuracy {threshold:g}", missing)
@@ -84,7 +87,7 @@ def memorized(
     level, classes = share * _baseline(task, "train", loss), task.classification
 
     def missing(theta: Tensor) -> float:
-        F = model(theta, X)
+        F = outputs(model, theta, X)
         over = float(loss.value(F, Y)) / level - 1
         return max(over, -float(margins(F, Y).min())) if classes else over
 

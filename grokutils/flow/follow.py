@@ -14,7 +14,7 @@ from torch import Tensor
 
 from .. import _checks, _progress, losses, records
 from ..errors import NoMultipliersError, StoppedError
-from ..linearization import KINDS
+from ..linearization import KINDS, outputs
 from ..losses import Loss, SquaredError
 from ..models import Model, TwoLayer
 from ..tasks import Task
@@ -180,8 +180,8 @@ class _Record:
         for event in self.events:
             if np.isnan(self.times[event.name]) and (value := event.value(point.seen)) <= 0:
                 self.times[event.name] = self.path.time_of(event, value)
-        F = point.outputs if point.seen is point.theta else self.model(point.seen, self.task.X_train)
-        G = self.model(point.seen, self.task.X_test)
+        F = point.outputs if point.seen is point.theta else outputs(self.model, point.seen, self.task.X_train)
+        G = outputs(self.model, point.seen, self.task.X_test)
         count = self.loss.count(self.task.Y_train)
         row = {
             "tau": point.tau,
@@ -281,14 +281,14 @@ def check_task(model: Model, task: Task, loss: Loss, theta0: Tensor) -> None:
         X, Y = getattr(task, f"X_{part}"), getattr(task, f"Y_{part}")
         try:
             model.check(X)
-            outputs = model(theta0, X)
+            F = model(theta0, X)
         except (ValueError, RuntimeError, IndexError) as error:
             raise ValueError(f"task '{task.name}' does not fit {model.name}: {error}") from error
-        if outputs.shape != Y.shape:
+        if F.shape != Y.shape:
             raise ValueError(
-                f"task '{task.name}' has Y_{part} of shape {tuple(Y.shape)}: {model.name} gives {tuple(outputs.shape)}"
+                f"task '{task.name}' has Y_{part} of shape {tuple(Y.shape)}: {model.name} gives {tuple(F.shape)}"
             )
-        if not torch.isfinite(outputs).all():
+        if not torch.isfinite(F).all():
             raise ValueError(f"theta0: the outputs of {model.name} there are NaN or infinite")
         loss.check(Y)
 

@@ -22,7 +22,7 @@ import torch
 from torch import Tensor
 
 from ..errors import NoMultipliersError
-from ..linearization import Linearization, Sides, linearize
+from ..linearization import Linearization, Sides, linearize, outputs
 from ..linearization.solving import FACTORED
 from ..losses import Loss
 from ..models import Model
@@ -172,7 +172,7 @@ class Integrator:
         ratio = float(error.norm()) / (size * self.tolerance / (FINER if fast else 1.0))
         if not ratio <= 2:  # also NaN
             return (ratio if ratio < torch.inf else TOO_LONG), None
-        end.outputs = self.model(end.theta, self.X)
+        end.outputs = outputs(self.model, end.theta, self.X)
         if not self._possible(end):
             return TOO_LONG, None
         end.slip = float(error @ moved) / max(float(moved @ moved), 1e-300) * h
@@ -282,7 +282,7 @@ class Integrator:
         return star + h * (h + now.tau - before.tau) * bend, b, gamma, ratio / (1 + ratio)
 
     def _accept(self, tau: float, end: _End) -> Point:
-        F = self.model(end.theta, self.X) if end.outputs is None else end.outputs
+        F = outputs(self.model, end.theta, self.X) if end.outputs is None else end.outputs
         drift = (
             torch.nan if end.mu is None else float((self.loss.gradient(F, self.Y) + self.lam * end.mu).norm())
         )
@@ -320,9 +320,9 @@ class Integrator:
     def _sharpness(self, lin: Linearization, F: Tensor) -> float:
         """Largest eigenvalue of SᵀJJᵀS, by a power iteration that goes on from step to step."""
         S, most = self.loss.curvature(F, self.Y), POWERS[self.power is not None]
-        enough = SETTLED if self.Y.numel() > FACTORED else 0.0
+        enough, product = (SETTLED, lin.rough_product) if self.Y.numel() > FACTORED else (0.0, lin.product)
         # a product with K is cheaper, but knows of pinned pre-activations
-        times = lin.product if self.model.kinks is None else lambda w: lin.jvp(lin.vjp(w))
+        times = product if self.model.kinks is None else lambda w: lin.jvp(lin.vjp(w))
         image = self._spread() if self.power is None else self.power
         size = 0.0
         for _ in range(most):

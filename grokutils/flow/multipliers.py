@@ -7,6 +7,7 @@ factorizations instead of one for each step, and some five products with K a ste
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 
 import numpy as np
 import torch
@@ -57,12 +58,10 @@ class Multipliers:
             K is singular in floating point.
         """
 
-        def times(w: Tensor) -> Tensor:
-            return self._through(lin, w, c) + lam * w
+        def times(w: Tensor, product=lin.product) -> Tensor:
+            return self._through(product, w, c) + lam * w
 
-        def roughly(w: Tensor) -> Tensor:
-            single = lin.single()
-            return times(w) if single is None else self._through(single, w.float(), c).double() + lam * w
+        roughly = partial(times, product=lin.rough_product)
 
         self._keep(c, lam)
         matrix = lambda: self._matrix(lin, c, lam, None)  # noqa: E731
@@ -79,18 +78,18 @@ class Multipliers:
         """
 
         def times(w: Tensor) -> Tensor:
-            return curvature.root_transposed(self._through(lin, curvature.root(w), c)) + lam * w
+            return curvature.root_transposed(self._through(lin.product, curvature.root(w), c)) + lam * w
 
-        right = curvature.root_transposed(self._through(lin, rho, c))
+        right = curvature.root_transposed(self._through(lin.product, rho, c))
         enough = (accuracy * lam) ** 2 / c
         matrix = lambda: self._matrix(lin, c, lam, curvature)  # noqa: E731
         self._keep(c, lam)
         w = self._solve(times, right, torch.zeros_like(right), enough, matrix, c)
         return (rho - curvature.root(w)) / lam
 
-    def _through(self, lin: Linearization, w: Tensor, c: float) -> Tensor:
+    def _through(self, product: Callable[[Tensor], Tensor], w: Tensor, c: float) -> Tensor:
         self.products += 1
-        return c * lin.product(w)
+        return c * product(w)
 
     def _keep(self, c: float, lam: float) -> None:
         """Forget a factor of another c, unless that only scales it."""

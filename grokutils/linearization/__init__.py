@@ -15,6 +15,7 @@ from .. import _checks
 from ..models import Model, ModuleModel, TwoLayer, check_outputs
 from .base import Linearization, factor, syrk
 from .dense import Dense
+from .inputs import Inputs
 from .kinks import SPRING, Sides
 from .matrix_free import MatrixFree
 from .structured import Structured
@@ -30,6 +31,7 @@ __all__ = [
     "check",
     "factor",
     "linearize",
+    "outputs",
     "syrk",
 ]
 
@@ -91,6 +93,14 @@ def linearize(
     if kind == "dense" or (kind == "auto" and small):
         return Dense(model, theta, X, F.detach())
     return MatrixFree(theta, at, F)
+
+
+def outputs(model: Callable[[Tensor, Tensor], Tensor], theta: Tensor, X: Tensor) -> Tensor:
+    """F (n, m) of ``model`` at ``theta`` (d,) alone; a two-layer network's by the structure of ``X``, the same numbers."""
+    if not isinstance(model, TwoLayer):
+        return model(theta, X)
+    E, W = model.matrices(theta).values()
+    return model.activation.value(Inputs.of(X).times(E)) @ W
 
 
 def check(model: Callable[[Tensor, Tensor], Tensor], theta: Tensor, X: Tensor) -> None:

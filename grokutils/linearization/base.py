@@ -52,9 +52,9 @@ class Linearization:
         """Ku, (n, m), for ``u`` (n, m), with K = JD⁻¹Jᵀ."""
         return self.jvp(self.free(self.vjp(u)))
 
-    def single(self) -> Linearization | None:
-        """The same in single precision, for products with K that need not be exact; None where there is no such."""
-        return None
+    def rough_product(self, u: Tensor) -> Tensor:
+        """Ku, (n, m), where it need not be exact: in single precision, if there is such."""
+        return self.product(u)
 
     def jacobian(self) -> Tensor:
         """J itself, (nm, d)."""

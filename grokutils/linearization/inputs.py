@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-import weakref
+from collections import deque
+from typing import ClassVar
 
 import torch
 from torch import Tensor
@@ -14,7 +15,8 @@ from .base import syrk
 class Inputs:
     """X as it acts on (d_in, width) arrays."""
 
-    _last: tuple | None = None  # (X, its version, its Inputs): points of one flow share their inputs
+    # (version of X, its Inputs), of two: points of one flow share their inputs, to train on and held out
+    _last: ClassVar[deque[tuple]] = deque(maxlen=2)
 
     def __init__(self, X: Tensor):
         self.matrix, self.ends = X, tasks.ends(X)
@@ -22,12 +24,12 @@ class Inputs:
 
     @classmethod
     def of(cls, X: Tensor) -> Inputs:
-        """Those of ``X``, made once for as long as one X is asked for."""
-        last = cls._last
-        if last is not None and last[0]() is X and last[1] == X._version:
-            return last[2]
+        """Those of ``X``, made once for as long as at most one other X is asked for."""
+        for version, made in cls._last:
+            if made.matrix is X and version == X._version:
+                return made
         made = cls(X)
-        cls._last = weakref.ref(X), X._version, made
+        cls._last.append((X._version, made))
         return made
 
     def times(self, E: Tensor, out: Tensor | None = None, spare: Tensor | None = None) -> Tensor:

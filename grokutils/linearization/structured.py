@@ -109,13 +109,15 @@ class Structured(Linearization):
     def product(self, u: Tensor) -> Tensor:
         return self._push(self._release(self._pull(u))).add_(self._by_readout(u))
 
-    def single(self) -> Structured | None:
-        if self._single is None and self.X.ends is not None and not len(self.units):
+    def rough_product(self, u: Tensor) -> Tensor:
+        if self.X.ends is None or len(self.units):
+            return self.product(u)
+        if self._single is None:
             made = self._single = copy(self)
             made.E, made.W, made.H, made.S = (M.float() for M in (self.E, self.W, self.H, self.S))
             made._HH = None if self._HH is None else self._HH.float()
             made._scratch = None
-        return self._single
+        return self._single.product(u.float()).double()
 
     def _by_readout(self, u: Tensor) -> Tensor:
         """HHᵀu, (n, m): by HHᵀ where that is there, or is worth its n²·width by the products so far, each 2·n·width·m without it."""

@@ -659,6 +659,10 @@ class Counted:
         self.products += 1
         return self.lin.product(u)
 
+    def rough_product(self, u):
+        self.products += 1
+        return self.lin.rough_product(u)
+
 
 # Events
 

@@ -22,6 +22,7 @@ from grokutils.linearization import (
     kinks,
     linearize,
     matrix_free,
+    outputs,
     solving,
     syrk,
 )
@@ -207,10 +208,12 @@ def test_two_products_are_enough_for_all_the_rest():
 
 
 def test_inputs_are_kept_while_they_stay_what_they_are():
-    X = gaussian(4, 3)
-    kept = Inputs.of(X)
+    X, held_out = gaussian(4, 3), gaussian(2, 3)
+    kept, other = Inputs.of(X), Inputs.of(held_out)
+    assert kept is not other
     assert Inputs.of(X) is kept
-    assert Inputs.of(X.clone()) is not kept
+    assert Inputs.of(held_out) is other
+    assert Inputs.of(X.clone()) not in (kept, other)
     kept = Inputs.of(X)
     X.mul_(2)
     assert Inputs.of(X) is not kept
@@ -733,19 +736,26 @@ def test_in_single_precision_products_are_as_exact_as_that():
     lin = linearize(model, theta, X)
     u = torch.randn(len(X), 5, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
     exact = lin.product(u)
-    single = lin.single()
-    assert single.product(u.float()).dtype == torch.float32
+    rough = lin.rough_product(u)
+    assert rough.dtype == torch.float64
     assert torch.equal(lin.product(u), exact)  # the two share nothing that is written to
-    error = (single.product(u.float()).double() - exact).norm() / exact.norm()
-    assert 1e-9 < error < 1e-6
-    assert lin.single() is single
-    assert linearize(model, theta, X + 0.1).single() is None  # where X is multiplied, not gathered
-    assert linearize(model, theta, X, "dense").single() is None
+    assert torch.equal(lin.rough_product(u), rough)
+    assert 1e-9 < (rough - exact).norm() / exact.norm() < 1e-6
     relu = models.two_layer(5, 12, 5, "relu")
     Z = X @ relu.matrices(theta)["E"]
-    assert (
-        linearize(relu, theta, X, sides=Sides.at(Z, Z.abs() < 0.05)).single() is None
-    )  # nor with held kinks
+    for other in (
+        linearize(model, theta, X + 0.1),  # where X is multiplied, not gathered
+        linearize(model, theta, X, "dense"),
+        linearize(relu, theta, X, sides=Sides.at(Z, Z.abs() < 0.05)),  # with held kinks
+    ):
+        assert torch.equal(other.rough_product(u), other.product(u))
+
+
+def test_outputs_alone_are_those_of_the_model_to_the_last_bit():
+    task = tasks.modular(5, seed=0)
+    for model in (models.two_layer(5, 12, 5, "relu"), models.mlp([5, 6, 5], "gelu")):
+        for X in (task.X_train, task.X_test, task.X_train + 0.1):
+            assert torch.equal(outputs(model, model.init(0), X), model(model.init(0), X))
 
 
 @pytest.mark.parametrize(
