@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import html
 import re
+import unicodedata
 
 from docutils import nodes
 
 from . import address, cells, pictures
 
 LONGEST = 300  # characters of a description
+GREEK = re.compile(r"\\([a-z]+)")
 
 
 def site_address() -> str:
@@ -47,8 +49,17 @@ def description(doctree) -> str:
     found = found or next((p for p in own if len(p.astext()) > 40), None)
     if found is None:
         return ""
-    text = " ".join(found.astext().split()).removeprefix("Answer. ")
+    text = GREEK.sub(letter, " ".join(found.astext().split()).removeprefix("Answer. "))
     return text if len(text) <= LONGEST else text[: LONGEST - 2].rpartition(" ")[0] + " …"
+
+
+def letter(match: re.Match) -> str:
+    r"""The letter that ``\lambda`` and its like mean; other commands stay."""
+    name = match[1].replace("lambda", "lamda")  # as Unicode calls it
+    try:
+        return unicodedata.lookup(f"GREEK SMALL LETTER {name.upper()}")
+    except KeyError:
+        return match[0]
 
 
 def slim(app, pagename, templatename, context, doctree) -> None:

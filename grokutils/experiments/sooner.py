@@ -680,7 +680,7 @@ def _verdicts_of_rivals(rows: pd.DataFrame) -> dict[str, Verdict]:
         given_up = np.isinf(wide["default"]).groupby("cell").any()
         found["rule-and-default"] = (
             "; ".join(
-                f"{cell}: {'at least ' if given_up[cell] else ''}{_about(value)} times fewer"
+                f"{cell}: {'at least ' if given_up[cell] else ''}{about(value)} times fewer"
                 for cell, value in gain.items()
             ),
             bool((gain >= 40).all()) if len(gain) >= 2 else "untestable",
@@ -692,7 +692,7 @@ def _count(value: float) -> str:
     return f"{value:.0f}" if np.isfinite(value) else f"more than {LIMIT}"
 
 
-def _about(value: float) -> str:
+def about(value: float) -> str:
     """Two digits."""
     return f"{float(f'{value:.2g}'):g}"
 
@@ -707,7 +707,7 @@ def _verdicts_of_equal_loss(rows: pd.DataFrame) -> dict[str, Verdict]:
         gain = (last.fixed / last["then none"]).dropna().groupby("cell").median()
         if len(gain):
             found["equal-loss"] = (
-                "; ".join(f"{cell}: {_about(value)} times fewer" for cell, value in gain.items()),
+                "; ".join(f"{cell}: {about(value)} times fewer" for cell, value in gain.items()),
                 bool((gain >= 8).all()),
             )
     slopes = {
