@@ -371,6 +371,9 @@ def test_cards_and_descriptions_say_what_the_chapters_ask_and_answer(site):
             assert f'class="chapter-{word}"' in page
         assert letters(description).startswith(begins)
         assert "\\" not in description + shown["answer"][number]
+        assert re.search(
+            r'class="chapter-answer">(?:(?!</p>).)*</p>\s*<div class="cell lead', page, re.DOTALL
+        )
 
 
 def test_a_chapter_has_one_name_everywhere(site):
