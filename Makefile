@@ -11,10 +11,10 @@ READY := $(VENV)/.ready
 SITE := _build/stored/_build/html
 # Two chapters at a time on two cores, so one thread each: a pool of threads in each would only wait for the other's.
 ONE_THREAD := OMP_NUM_THREADS=1 OPENBLAS_NUM_THREADS=1 MKL_NUM_THREADS=1 PYDEVD_DISABLE_FILE_VALIDATION=1
-# A reader's own start-up files, matplotlibrc and Python switches change no output.
+# A reader's own start-up files, matplotlibrc, Python switches and active environment change no output.
 export IPYTHONDIR := $(CURDIR)/$(VENV)/ipython
 export MATPLOTLIBRC := /dev/null
-unexport PYTHONOPTIMIZE PYTHONSTARTUP PYTHONWARNINGS PYTHONHASHSEED PYTHONINSPECT MPLBACKEND
+unexport VIRTUAL_ENV PYTHONOPTIMIZE PYTHONSTARTUP PYTHONWARNINGS PYTHONHASHSEED PYTHONINSPECT MPLBACKEND
 BUILD := PYTHONWARNINGS=ignore $(BIN)/jupyter-book build . -W -n --keep-going --all -q
 
 .PHONY: help
