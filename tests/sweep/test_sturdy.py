@@ -100,7 +100,7 @@ HOSTILE = {
 VARIABLES = {
     "PYTHONOPTIMIZE": "1", "PYTHONHASHSEED": "7", "PYTHONWARNINGS": "always", "PYTHONUTF8": "0",
     "DASK_DISTRIBUTED__SCHEDULER__ALLOWED_FAILURES": "0", "DASK_SCHEDULER_ADDRESS": "tcp://127.0.0.1:9",
-    "OMP_NUM_THREADS": "7", "MPLBACKEND": "nonsense",
+    "OMP_NUM_THREADS": "7", "MPLBACKEND": "nonsense", "VIRTUAL_ENV": "/nowhere",
 }  # fmt: skip
 
 
