@@ -4,6 +4,7 @@ import math
 
 import numpy as np
 import pytest
+from scipy.optimize import linprog
 
 from grokutils.solved import l1, l2, nuclear, recovery
 
@@ -51,3 +52,12 @@ def test_recovery_takes_longer_the_smaller_the_gap():
 def test_recovery_of_what_is_not_the_cheapest():
     X = np.array([[1.0, 0.0, 0.7], [0.0, 1.0, 0.7]])
     assert all(math.isnan(value) for value in recovery(X, np.array([1.0, 1.0, 0.0])))
+
+
+def test_recovery_without_a_certificate_is_none():
+    """The truth is the cheapest non-negative vector here, and yet the gap that is computed at the end is negative."""
+    X = np.random.default_rng([1, 9, 0]).normal(size=(9, 24))
+    truth = np.r_[np.ones(3), np.zeros(21)]
+    cheapest = linprog(np.ones(24), A_eq=X, b_eq=X @ truth)
+    assert cheapest.x == pytest.approx(truth, abs=1e-7)
+    assert all(math.isnan(value) for value in recovery(X, truth))
