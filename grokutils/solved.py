@@ -98,8 +98,10 @@ def recovery(
     flow = solve_ivp(
         rate, (0, tau_end), np.log(inside.x[:d]), method="LSODA", rtol=1e-7, atol=1e-9, events=gone
     )
+    if flow.status != 1:
+        return float("nan"), float("nan")
     reached = np.sum((np.exp(flow.y.T) - truth) ** 2, 1) < error * np.sum(truth**2)
     gap = float(-rate(0, flow.y[:, -1])[off].max() / 2)
-    if flow.status != 1 or not reached.any() or gap <= 0:  # rounding may hide the certificate
+    if not reached.any() or gap <= 0:  # rounding may hide the certificate
         return float("nan"), float("nan")
     return float(flow.t[reached.argmax()]), gap

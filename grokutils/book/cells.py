@@ -64,9 +64,8 @@ def opening(doctree) -> dict[str, nodes.paragraph]:
     """The paragraphs of a first cell that begin with a bold **Question.** or **Answer.**, by those words."""
     found = {}
     for paragraph in doctree.findall(nodes.paragraph):
-        while (
-            paragraph.children and not paragraph[0].astext()
-        ):  # markdown-it puts an empty text before what is bold
+        # markdown-it puts an empty text before what is bold
+        while paragraph.children and not paragraph[0].astext():
             del paragraph[0]
         if paragraph.children and isinstance(paragraph[0], nodes.strong):
             word = paragraph[0].astext().rstrip(".: ").lower()
